@@ -1,0 +1,219 @@
+"""Find what the parts of a split share: groups, identical files, and near-duplicates that were turned or flipped."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from customcnn import files
+from customcnn.errors import CustomCNNError, show
+from customcnn.images import read_image, to_rgb
+from customcnn.manifest import Manifest, Record
+from customcnn.progress import Progress, silent
+
+T = TypeVar("T")
+
+DISTANCE = 6
+"""Hashes of 64 bits that differ in more bits than this are not compared further."""
+
+CORRELATION = 0.97
+"""Thumbnails that correlate less than this are not near-duplicates, however alike their hashes."""
+
+THUMBNAIL = 32
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images of different parts that show the same picture, perhaps turned or flipped."""
+
+    first: str
+    second: str
+    distance: int
+    correlation: float
+    same_label: bool
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the parts share.
+
+    Attributes:
+        images: by part and class.
+        groups_known: whether every image has a group.
+        shared_groups: the groups that stand in more than one part, each with its parts.
+        images_in_shared_groups: images in such groups, by part.
+        identical: sets of files with the same bytes that stand in more than one part.
+        near_duplicates: pairs across parts found by perceptual hash and confirmed on thumbnails.
+    """
+
+    images: dict[str, dict[str, int]]
+    groups_known: bool
+    shared_groups: dict[str, list[str]]
+    images_in_shared_groups: dict[str, int]
+    identical: list[list[str]]
+    near_duplicates: list[Pair]
+
+    @property
+    def leaks(self) -> bool:
+        """Whether anything is shared."""
+        return bool(self.shared_groups or self.identical or self.near_duplicates)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return everything, ready for JSON."""
+        return {"leaks": self.leaks, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class _Look:
+    hashes: np.ndarray  # uint64 (8,): the perceptual hash of every turn and flip, the image itself first
+    thumbnail: np.ndarray  # float32 (32, 32): grey, mean 0, norm 1; all 0 for a flat image
+    sha256: str
+
+
+def audit(manifest: Manifest, *, workers: int | None = None, progress: Progress = silent) -> Audit:
+    """Compare the parts of a split.
+
+    The perceptual hash (pHash of the imagehash library, 64 bits) of an image is looked up among the hashes of all eight
+    turns and flips of the others, through bands of bits, so that not every pair is compared. Candidates are confirmed
+    by correlating 32 x 32 thumbnails. Copies turned by other angles, cropped or shifted are not found this way.
+
+    Args:
+        manifest: a split folder's, from `scan`, with groups if they are known.
+        workers: processes; None for one a core.
+        progress: see `customcnn.progress`.
+
+    Raises:
+        CustomCNNError: the folder is not split, or an image cannot be decoded.
+    """
+    if len(manifest.parts) < 2:
+        raise CustomCNNError(
+            "An audit compares the parts of a split. Received: a folder without train and validation folders. "
+            "Use customcnn split first."
+        )
+    records = manifest.records
+    with progress(len(records), "hash") as advance:
+        looks = []
+        for look in files.parallel(partial(_look, manifest.root), records, workers, processes=True):
+            looks.append(look)
+            advance(1)
+    images: dict[str, dict[str, int]] = {part: {} for part in manifest.parts}
+    for (part, label), count in sorted(manifest.counts().items()):
+        images[part][label] = count
+    shared = _shared_groups(records)
+    inside = Counter(record.split for record in records if record.group in shared)
+    return Audit(
+        images=images,
+        groups_known=manifest.groups_known,
+        shared_groups=shared,
+        images_in_shared_groups={part: inside[part] for part in manifest.parts},
+        identical=_identical(records, looks),
+        near_duplicates=_near_duplicates(records, looks),
+    )
+
+
+def _shared_groups(records: tuple[Record, ...]) -> dict[str, list[str]]:
+    parts = defaultdict(set)
+    for record in records:
+        if record.group:
+            parts[record.group].add(record.split)
+    return {group: sorted(where) for group, where in sorted(parts.items()) if len(where) > 1}
+
+
+def _identical(records: tuple[Record, ...], looks: list[_Look]) -> list[list[str]]:
+    by_hash = defaultdict(list)
+    for record, look in zip(records, looks, strict=True):
+        by_hash[look.sha256].append(record)
+    return [[r.path for r in same] for same in by_hash.values() if len({r.split for r in same}) > 1]
+
+
+def eight_views(array: np.ndarray) -> list[np.ndarray]:
+    """Return the four quarter turns of an array (H, W, ...) and their mirror images, the array itself first."""
+    turns = [np.rot90(array, k) for k in range(4)]
+    return turns + [turn[:, ::-1] for turn in turns]
+
+
+def _look(root: Path, record: Record) -> _Look:
+    import imagehash
+
+    path = root / record.path
+    grey = to_rgb(read_image(path)).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    thumbnail = np.asarray(grey)
+    bits = [imagehash.phash(Image.fromarray(np.ascontiguousarray(view))).hash for view in eight_views(thumbnail)]
+    hashes = np.array([np.packbits(b.ravel()).view(np.uint64)[0] for b in bits], dtype=np.uint64)
+    centred = thumbnail.astype(np.float32) - thumbnail.mean(dtype=np.float32)
+    norm = float(np.linalg.norm(centred))
+    return _Look(hashes, centred / norm if norm > 0 else np.zeros_like(centred), files.sha256(path.read_bytes()))
+
+
+def _near_duplicates(records: tuple[Record, ...], looks: list[_Look]) -> list[Pair]:
+    found = []
+    for i, j in sorted(_candidates(records, looks)):
+        if looks[i].sha256 == looks[j].sha256:
+            continue  # reported as identical
+        distance = min(int(np.bitwise_count(looks[i].hashes[0] ^ other)) for other in looks[j].hashes)
+        correlation = max(float((looks[i].thumbnail * view).sum()) for view in eight_views(looks[j].thumbnail))
+        if distance <= DISTANCE and correlation >= CORRELATION:
+            a, b = records[i], records[j]
+            found.append(Pair(a.path, b.path, distance, round(correlation, 4), a.label == b.label))
+    return found
+
+
+def _candidates(records: tuple[Record, ...], looks: list[_Look]) -> set[tuple[int, int]]:
+    """Return index pairs across parts that agree in one of DISTANCE + 1 bands of bits: no closer pair is missed."""
+    parts = np.array([record.split for record in records])
+    hashes = np.array([look.hashes for look in looks])  # (N, 8)
+    pairs: set[tuple[int, int]] = set()
+    for shift, mask in _bands():
+        table = defaultdict(list)
+        for i, key in enumerate(((hashes[:, 0] >> shift) & mask).tolist()):
+            table[key].append(i)
+        buckets = {key: np.array(members) for key, members in table.items()}
+        for i, keys in enumerate(((hashes >> shift) & mask).tolist()):
+            near = [buckets[key] for key in set(keys) if key in buckets]
+            if near:
+                pairs.update(_close(i, np.concatenate(near), hashes, parts))
+    return pairs
+
+
+def _close(i: int, others: np.ndarray, hashes: np.ndarray, parts: np.ndarray) -> Iterator[tuple[int, int]]:
+    others = others[parts[others] != parts[i]]
+    distances = np.bitwise_count(hashes[others, :1] ^ hashes[i][None, :]).min(axis=1, initial=64)
+    for j in others[distances <= DISTANCE].tolist():
+        yield min(i, j), max(i, j)
+
+
+def _bands() -> list[tuple[np.uint64, np.uint64]]:
+    edges = np.linspace(0, 64, DISTANCE + 2).astype(int)
+    return [(np.uint64(a), np.uint64((1 << int(b - a)) - 1)) for a, b in pairwise(edges)]
+
+
+def report(found: Audit) -> str:
+    """Return an audit as text: the counts, what is shared, the first of each, and what it means."""
+    lines = []
+    for part, by_class in found.images.items():
+        classes = ", ".join(f"{label} {count:,}" for label, count in by_class.items())
+        lines.append(f"{part}: {sum(by_class.values()):,} images ({classes})")
+    if found.groups_known:
+        inside = ", ".join(f"{count:,} {part} images" for part, count in found.images_in_shared_groups.items())
+        lines.append(f"groups in more than one part: {len(found.shared_groups):,} ({inside})")
+        lines += [f"  {show(group)}: {', '.join(parts)}" for group, parts in _first(found.shared_groups.items())]
+    else:
+        lines.append("groups: not known (give --group-pattern or --groups)")
+    lines.append(f"identical files across parts: {len(found.identical):,}")
+    lines += [f"  {', '.join(map(show, same))}" for same in _first(found.identical)]
+    lines.append(f"near-duplicates across parts (turned, flipped or saved again): {len(found.near_duplicates):,}")
+    for pair in _first(found.near_duplicates):
+        labels = "" if pair.same_label else ", of different classes"
+        lines.append(f"  {show(pair.first)}, {show(pair.second)} (correlation {pair.correlation:.3f}{labels})")
+    lines.append("Leaks: a score on this split is inflated." if found.leaks else "Nothing is shared.")
+    return "\n".join(lines)
+
+
+def _first(items: Iterable[T]) -> list[T]:
+    return list(islice(items, 5))

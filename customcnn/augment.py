@@ -1,0 +1,258 @@
+"""Augment the training images with Augmentor's operations: repeatable for a seed, lossless, in worker processes."""
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from customcnn import files
+from customcnn.errors import CustomCNNError, show
+from customcnn.images import encode, lossless_format, read_image, to_rgb
+from customcnn.manifest import MANIFEST, Manifest, Record, fingerprint, require_classes
+from customcnn.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Augmentor's operations, in the order they are tried; each fires with `probability`, independently.
+
+    Attributes:
+        probability: of every operation.
+        turns: rotate90 and rotate270.
+        flips: flip_left_right and flip_top_bottom.
+        rotate: up to this many degrees either way, 1..25, the corners cropped away; 0 for none.
+        zoom: enlarge by up to this factor, at most 4, about the centre; 1 for none.
+        shear: up to this many degrees, 1..25; 0 for none.
+        brightness: factor between 1 - x and 1 + x, below 1; 0 for none.
+        contrast: likewise.
+        random_erasing: a rectangle of noise with edges up to this share of the image's, .1..1; 0 for none.
+    """
+
+    probability: float = 0.5
+    turns: bool = True
+    flips: bool = True
+    rotate: int = 0
+    zoom: float = 1.0
+    shear: int = 0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    random_erasing: float = 0.0
+
+    def __post_init__(self) -> None:
+        limits = {
+            "probability": 0 <= self.probability <= 1,
+            "rotate": 0 <= self.rotate <= 25,
+            "zoom": 1 <= self.zoom <= 4,
+            "shear": 0 <= self.shear <= 25,
+            "brightness": 0 <= self.brightness < 1,
+            "contrast": 0 <= self.contrast < 1,
+            "random_erasing": self.random_erasing == 0 or 0.1 <= self.random_erasing <= 1,
+        }
+        ranges = {"rotate": "0..25 degrees", "zoom": "1..4", "shear": "0..25 degrees", "random_erasing": ".1..1"}
+        for name, fine in limits.items():
+            if not fine:
+                raise CustomCNNError(
+                    f"--{name.replace('_', '-')} lies in {ranges.get(name, '0..1')}. Received: {getattr(self, name):g}."
+                )
+
+    def pipeline(self) -> Callable[[Image.Image], Image.Image]:
+        """Build Augmentor's pipeline.
+
+        Its probabilities are read through `torch_transform`, which fires where r < p; Augmentor's own `sample()` rounds
+        r to one decimal first, so that p = .5 fires 55 times in 100.
+
+        Returns:
+            A function from an RGB Pillow image to an augmented one; it draws from the global `random` and
+            `numpy.random`.
+        """
+        import Augmentor
+
+        pipeline = Augmentor.Pipeline()
+        p = self.probability
+        if self.turns:
+            pipeline.rotate90(p)
+            pipeline.rotate270(p)
+        if self.flips:
+            pipeline.flip_left_right(p)
+            pipeline.flip_top_bottom(p)
+        if self.rotate:
+            pipeline.rotate(p, self.rotate, self.rotate)
+        if self.zoom > 1:
+            pipeline.zoom(p, 1.0, self.zoom)
+        if self.shear:
+            pipeline.shear(p, self.shear, self.shear)
+        if self.brightness:
+            pipeline.random_brightness(p, 1 - self.brightness, 1 + self.brightness)
+        if self.contrast:
+            pipeline.random_contrast(p, 1 - self.contrast, 1 + self.contrast)
+        if self.random_erasing:
+            pipeline.random_erasing(p, self.random_erasing)
+        return pipeline.torch_transform()
+
+
+@dataclass(frozen=True)
+class AugmentResult:
+    """What `augment_folder` made: the manifest in the destination, and how many originals were not 8-bit RGB."""
+
+    manifest: Manifest
+    converted: int
+
+
+@dataclass(frozen=True)
+class _Task:
+    record: Record
+    copy: int  # the number of this sample among those of its original; -1: carried over as it is
+
+
+def augment_folder(
+    manifest: Manifest,
+    dst: Path,
+    count: int = 20_000,
+    *,
+    seed: int = 7,
+    operations: Operations | None = None,
+    balance: bool = False,
+    replace_dst: bool = False,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> AugmentResult:
+    """Write `count` augmented training images, each named after its original, and carry the other parts over.
+
+    Every original of a class is used equally often, give or take one. (Augmentor's `sample()` draws with replacement:
+    at 20,000 samples of 8,479 originals about one in ten never appears.) A sample's bytes depend on the seed, its
+    original and its number alone. A run that was killed goes on where it stopped.
+
+    Args:
+        manifest: the source, from `scan`: a split folder, of which only the training part is augmented, or a folder of
+            class folders, which is then taken as training images as a whole.
+        dst: the folder to make, of the same layout, with a manifest.csv.
+        count: how many images to write for training.
+        seed: of all chance.
+        operations: None for the report's turns and flips at .5.
+        balance: as many images for each class, instead of the classes' own shares.
+        replace_dst: write over a destination that is not empty.
+        workers: processes; None for one a core.
+        progress: see `customcnn.progress`.
+
+    Raises:
+        CustomCNNError: `count` is below the number of classes, or an image cannot be decoded.
+    """
+    operations = operations or Operations()
+    train = manifest.part("train") if manifest.parts else manifest
+    if not train.records:
+        raise CustomCNNError(f"Augmentation needs a training part. Received: {show(manifest.root)} without one.")
+    classes = require_classes(train)
+    if count < len(classes):
+        raise CustomCNNError(f"--count is at least 1 for each of {len(classes)} classes. Received: {count}.")
+    files.refuse_overlap(manifest.root, dst)
+    tasks = [_Task(record, -1) for record in manifest.records if manifest.parts and record.split != "train"]
+    tasks += samples(train, count, seed=seed, balance=balance)
+    resume = {
+        "command": "augment",
+        "source": fingerprint(manifest),
+        "count": count,
+        "seed": seed,
+        "balance": balance,
+        **asdict(operations),
+    }
+    done: list[Record] = []
+    converted = 0
+    with files.Staging(dst, replace=replace_dst, resume=resume) as work:
+        for folder in {PurePosixPath(task.record.path).parent for task in tasks}:
+            (work / folder).mkdir(parents=True, exist_ok=True)
+        run = partial(_augment_file, manifest.root, work, seed, operations)
+        with progress(len(tasks), "augment") as advance:
+            for record, was_converted in files.parallel(run, tasks, workers, processes=True):
+                done.append(record)
+                converted += was_converted
+                advance(1)
+        result = Manifest(dst, tuple(sorted(done, key=lambda record: record.path)))
+        result.write(work / MANIFEST)
+    return AugmentResult(result, converted)
+
+
+def samples(train: Manifest, count: int, *, seed: int, balance: bool) -> Iterator[_Task]:
+    """Yield which original each sample is made from: class shares kept (largest remainder) or made equal."""
+    by_class = {label: [r for r in train.records if r.label == label] for label in train.classes}
+    sizes = [1 if balance else len(records) for records in by_class.values()]
+    for (label, records), wanted in zip(by_class.items(), apportion(count, sizes), strict=True):
+        order = list(records)
+        random.Random(f"{seed}/{label}").shuffle(order)
+        rounds, rest = divmod(wanted, len(order))
+        for i, record in enumerate(order):
+            for copy in range(rounds + (i < rest)):
+                yield _Task(record, copy)
+
+
+def apportion(count: int, sizes: list[int]) -> list[int]:
+    """Share `count` out in proportion to the sizes, in whole numbers of at least 1 that sum to it (largest remainder).
+
+    The first of equal remainders comes first.
+    """
+    total = sum(sizes)
+    parts = [count * size // total for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda i: (-(count * sizes[i] % total), i))
+    for i in by_remainder[: count - sum(parts)]:
+        parts[i] += 1
+    for i, part in enumerate(parts):
+        if part == 0:
+            parts[parts.index(max(parts))] -= 1
+            parts[i] = 1
+    return parts
+
+
+@lru_cache(maxsize=1)
+def _pipeline(operations: Operations) -> Callable[[Image.Image], Image.Image]:
+    return operations.pipeline()
+
+
+def _augment_file(root: Path, work: Path, seed: int, operations: Operations, task: _Task) -> tuple[Record, bool]:
+    source = root / task.record.path
+    if task.copy < 0:
+        return _carry_over(source, work, task.record), False
+    image = read_image(source)
+    format = lossless_format(image) if image.format != "GIF" else "PNG"
+    path = PurePosixPath(task.record.path)
+    # A JPEG becomes a PNG and keeps its whole name, so that it cannot meet the samples of a PNG of the same stem.
+    stem, suffix = (path.stem, path.suffix) if format == image.format else (path.name, ".png")
+    target = str(path.with_name(f"{stem}-aug{task.copy:04d}{suffix}"))
+    converted = image.mode != "RGB"
+    if (work / target).exists():
+        data = (work / target).read_bytes()
+    else:
+        data = encode(augment_image(to_rgb(image), operations, f"{seed}/{task.record.path}/{task.copy}"), format)
+        files.write_bytes(work / target, data)
+    record = task.record
+    # Samples of one original must not part ways in a later split: it is their group where none is known.
+    group = record.group or ("" if record.split else record.path)
+    return replace(record, path=target, group=group, sha256=files.sha256(data)), converted
+
+
+def augment_image(image: Image.Image, operations: Operations, seed: str) -> Image.Image:
+    """Apply the operations to one RGB image, all chance drawn from the seed; the global generators are put back."""
+    state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        random.seed(seed)
+        np.random.seed(random.getrandbits(32))
+        return _pipeline(operations)(image)
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)
+
+
+def _carry_over(source: Path, work: Path, record: Record) -> Record:
+    target = work / record.path
+    if not target.exists():
+        try:
+            os.link(source.resolve(), target)
+        except OSError:  # another file system, or one without hard links
+            beside = target.with_name(f".{target.name}.partial")
+            shutil.copyfile(source, beside)
+            beside.replace(target)
+    return record if record.sha256 else replace(record, sha256=files.sha256(target.read_bytes()))

@@ -1,0 +1,118 @@
+"""What happens while a network trains: the history and checkpoints, the progress bar, the stop at NaN."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+
+import keras
+
+from customcnn.errors import CustomCNNError
+from customcnn.progress import Progress
+from customcnn.recipe import Recipe
+from customcnn.runs import ModelInfo, RunDir, best_epoch, link_or_copy, read_info, save_model
+
+COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+class Recorder(keras.callbacks.Callback):
+    """Write last.keras, best.keras and history.csv after every epoch, so that a kill at any moment loses one at most.
+
+    The order matters: last.keras comes first and carries the history so far; best.keras is a link to it where the epoch
+    was the best; history.csv follows. What a kill left undone is done when the run is resumed.
+    """
+
+    def __init__(self, run: RunDir, recipe: Recipe, info: ModelInfo) -> None:
+        super().__init__()
+        self.run, self.recipe, self.info = run, recipe, info
+        self.history_rows = [dict(row) for row in info.history]
+        if info.epoch:
+            self._link_best()
+            run.write_history(self.history_rows)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Add the epoch to the history and write everything."""
+        row = {"epoch": epoch + 1, **{key: float(logs[key]) for key in COLUMNS if logs and key in logs}}
+        self.history_rows.append(row)
+        self.info = replace(self.info, epoch=epoch + 1, history=self.history_rows)
+        save_model(self.model, self.info, self.run.last)
+        self._link_best()
+        self.run.write_history(self.history_rows)
+
+    def _link_best(self) -> None:
+        best = best_epoch(self.history_rows, self.recipe.monitor)
+        if best == self.info.epoch and not (self.run.best.is_file() and read_info(self.run.best).epoch == best):
+            link_or_copy(self.run.last, self.run.best)
+
+
+class StopAtNaN(keras.callbacks.Callback):
+    """End the training with an error as soon as the loss is not a number: the checkpoints stay those before it."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Look at the running mean of the loss."""
+        loss = float((logs or {}).get("loss", 0.0))
+        if not math.isfinite(loss):
+            raise CustomCNNError(
+                f"The loss stays a finite number. Received: {loss} at step {batch + 1} of an epoch. "
+                "Lower --set learning_rate, or use --precision float32."
+            )
+
+
+class Bar(keras.callbacks.Callback):
+    """Draw one bar an epoch, and say one line at its end."""
+
+    def __init__(self, recipe: Recipe, images: int, progress: Progress, say: Callable[[str], object]) -> None:
+        super().__init__()
+        self.recipe, self.images, self.progress, self.say = recipe, images, progress, say
+        self.stack = ExitStack()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Open the bar."""
+        self.began = time.perf_counter()
+        self.stack = ExitStack()
+        self.advance = self.stack.enter_context(self.progress(self.images, f"epoch {epoch + 1}/{self.recipe.epochs}"))
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Move on by one batch; the last may be smaller."""
+        size = self.recipe.batch_size
+        self.advance(min(size, self.images - batch * size))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Close the bar and say the scores."""
+        self.stack.close()
+        scores = "  ".join(f"{key} {float(logs[key]):.4f}" for key in COLUMNS if logs and key in logs)
+        seconds = time.perf_counter() - self.began
+        self.say(f"Epoch {epoch + 1}/{self.recipe.epochs}  {scores}  ({self.images / seconds:,.0f} images/s)")
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Close the bar of an epoch that did not end."""
+        self.stack.close()
+
+
+def callbacks(
+    run: RunDir, recipe: Recipe, info: ModelInfo, images: int, progress: Progress, say: Callable[[str], object]
+) -> tuple[Recorder, *tuple[keras.callbacks.Callback, ...]]:
+    """Return the callbacks of a training, the recorder first.
+
+    Args:
+        run: where the checkpoints go.
+        recipe: the training.
+        info: what the saved models carry.
+        images: how many training images an epoch has.
+        progress: draws the bars.
+        say: receives one line an epoch.
+
+    Raises:
+        CustomCNNError: TensorBoard logs are wanted and tensorboard is not installed.
+    """
+    extra: list[keras.callbacks.Callback] = []
+    if recipe.tensorboard:
+        try:
+            import tensorboard  # noqa: F401
+        except ImportError:
+            raise CustomCNNError(
+                "tensorboard=true needs the tensorboard package. Received: none. Install customcnn[tensorboard]."
+            ) from None
+        extra.append(keras.callbacks.TensorBoard(str(run.logs), write_graph=False))
+    return Recorder(run, recipe, info), StopAtNaN(), Bar(recipe, images, progress, say), *extra

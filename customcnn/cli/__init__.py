@@ -1,0 +1,71 @@
+"""The command line: parse, call the library, print. No logic, and nothing heavy is imported before a command runs."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from customcnn import __version__
+from customcnn.cli import data, demo, networks, results
+from customcnn.errors import CustomCNNError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="customcnn")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand anywhere in the line.")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Train small convolutional networks on folders of cell images, and say what their scores are worth.
+
+    The way of the data: class folders, split, crop, augment, train, evaluate, visualize. Begin with
+
+    \b
+        customcnn demo
+    """
+    if os.environ.get("NO_COLOR"):
+        context.color = False
+
+
+for command in (*data.COMMANDS, *networks.COMMANDS, *results.COMMANDS, *demo.COMMANDS):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process: 0 for success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        sys.exit(cli.main(given, prog_name="customcnn", standalone_mode=False) or 0)
+    except click.Abort:
+        message, status = "Stopped.", 130
+        error: BaseException | None = None
+    except click.ClickException as usage:
+        usage.show()
+        sys.exit(usage.exit_code)
+    except Exception as caught:
+        if debug:
+            raise
+        message, status, error = f"Error: {explain(caught)}", 1, caught
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has left, as `head` does. Python would complain once more while it closes the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    else:
+        click.secho(message, fg="red" if status == 1 else None, err=True)
+    sys.exit(status)
+
+
+def explain(error: Exception) -> str:
+    """Return one line for any error: our own as it is, the system's with the file, anything else with its type."""
+    if isinstance(error, CustomCNNError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        name = f" Received: {error.filename!r}." if error.filename else ""
+        return (
+            f"The system refused a file operation: {error.strerror}.{name} Check the space and the permissions there."
+        )
+    if isinstance(error, MemoryError):
+        return "Not enough memory. Use a smaller batch_size or input_size."
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"Unexpected {type(error).__name__}: {first} (use --debug to see where, and report it)"

@@ -1,0 +1,260 @@
+"""Commands on folders of images: samples, split, crop, augment, audit. None of them imports Keras."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from customcnn.cli.show import GROUPS_UNKNOWN, counts_table, say, say_skipped
+from customcnn.progress import terminal
+
+if TYPE_CHECKING:
+    from customcnn.manifest import Manifest
+
+FOLDER = click.Path(path_type=Path)
+
+workers_option = click.option("--workers", type=int, help="How many at a time.  [default: one a core]")
+replace_option = click.option("--replace", is_flag=True, help="Write over a destination that is not empty.")
+skip_bad_option = click.option("--skip-bad", is_flag=True, help="Name and leave out files that do not belong.")
+groups_option = click.option(
+    "--groups", type=FOLDER, metavar="FILE.csv", help="Each image's group: a CSV with the columns path and group."
+)
+pattern_option = click.option(
+    "--group-pattern",
+    metavar="RE",
+    help="Each image's group: a regular expression with one capturing group, searched in its path; or the name cnmc.",
+)
+
+
+@click.command()
+@click.argument("dst", type=FOLDER)
+@click.option("--subjects", default=8, show_default=True, help="Subjects of each class.")
+@click.option("--cells", default=30, show_default=True, help="Cells of each subject.")
+@click.option("--size", default=450, show_default=True, help="Edge of the images in pixels.")
+@click.option("--seed", default=0, show_default=True, help="The same seed draws the same bytes.")
+@click.option("--first-subject", default=1, show_default=True, help="Number of the first subject: others are others.")
+@replace_option
+@workers_option
+def samples(
+    dst: Path, subjects: int, cells: int, size: int, seed: int, first_subject: int, replace: bool, workers: int | None
+) -> None:
+    """Draw cells like those of C-NMC into DST/all and DST/hem: drawn, not photographed.
+
+    Every subject has a stain, a brightness and a size of its own, as real ones do.
+
+    \b
+    Example: customcnn samples cells --subjects 12 --cells 40
+    """
+    from customcnn.manifest import scan
+    from customcnn.samples import draw_samples
+
+    draw_samples(
+        dst,
+        subjects=subjects,
+        cells=cells,
+        size=size,
+        seed=seed,
+        first_subject=first_subject,
+        workers=workers,
+        replace=replace,
+        progress=terminal,
+    )
+    click.echo(counts_table(scan(dst)))
+
+
+@click.command()
+@click.argument("src", type=FOLDER)
+@click.argument("dst", type=FOLDER)
+@click.option("--ratio", type=float, help="Share of the training part.  [default: .8, or what --val and --test leave]")
+@click.option("--val", type=float, help="Share of the validation part.  [default: the rest]")
+@click.option("--test", type=float, help="Share of a test part.  [default: none]")
+@click.option("--seed", default=120, show_default=True, help="The same seed gives the same split.")
+@click.option(
+    "--by", type=click.Choice(["image", "group"]), default="image", show_default=True, help="What is kept whole."
+)
+@pattern_option
+@groups_option
+@click.option("--link", type=click.Choice(["copy", "hard", "symlink"]), help="How files get there.  [default: copy]")
+@click.option("--copy", "link", flag_value="copy", help="The same as --link copy.")
+@replace_option
+@skip_bad_option
+@workers_option
+def split(
+    src: Path,
+    dst: Path,
+    ratio: float | None,
+    val: float | None,
+    test: float | None,
+    seed: int,
+    by: str,
+    group_pattern: str | None,
+    groups: Path | None,
+    link: str | None,
+    replace: bool,
+    skip_bad: bool,
+    workers: int | None,
+) -> None:
+    """Split the class folders in SRC into DST/train, DST/validation and perhaps DST/test.
+
+    By image, each class is shuffled and the first int(ratio * n) images train, as in the report. By group, all
+    images of a group (a subject, an original photograph) stay in one part: only then a score holds for new ones.
+
+    \b
+    Example: customcnn split cells parts --by group --group-pattern cnmc
+    """
+    from customcnn.split import shares, split_folder
+
+    parts = shares(ratio, val, test)
+    result = split_folder(
+        read_data(src, group_pattern, groups, skip_bad),
+        dst,
+        parts,
+        by=by,
+        seed=seed,
+        link=link or "copy",
+        replace_dst=replace,
+        skip_bad=skip_bad,
+        workers=workers,
+        progress=terminal,
+    )
+    say_skipped(result.skipped)
+    click.echo(counts_table(result.manifest))
+    for leakage in result.leakage:
+        if leakage.warning:
+            say(f"Warning: {leakage.warning}")
+    if not result.manifest.groups_known:
+        say(GROUPS_UNKNOWN)
+
+
+@click.command()
+@click.argument("src", type=FOLDER)
+@click.argument("dst", type=FOLDER)
+@click.option("--size", default=400, show_default=True, help="Edge of the square in pixels.")
+@click.option("--check/--no-check", default=True, show_default=True, help="Refuse to cut foreground away.")
+@replace_option
+@skip_bad_option
+@workers_option
+def crop(src: Path, dst: Path, size: int, check: bool, replace: bool, skip_bad: bool, workers: int | None) -> None:
+    """Crop every image in SRC about its centre into DST, without loss and in the same format.
+
+    \b
+    Example: customcnn crop parts cropped --size 400
+    """
+    from customcnn.crop import crop_folder
+
+    result = crop_folder(
+        read_data(src, None, None, skip_bad),
+        dst,
+        size,
+        check=check,
+        replace_dst=replace,
+        skip_bad=skip_bad,
+        workers=workers,
+        progress=terminal,
+    )
+    say_skipped(result.skipped)
+    if result.reformatted:
+        say(f"Note: {result.reformatted:,} images are now PNG: their own format cannot be saved again without loss.")
+    click.echo(counts_table(result.manifest))
+
+
+@click.command()
+@click.argument("src", type=FOLDER)
+@click.argument("dst", type=FOLDER)
+@click.option("--count", default=20_000, show_default=True, help="How many training images to write.")
+@click.option("--seed", default=7, show_default=True, help="The same seed gives the same bytes.")
+@click.option("--balance", is_flag=True, help="As many for each class, instead of the classes' own shares.")
+@click.option("--probability", default=0.5, show_default=True, help="Of each operation, independently.")
+@click.option("--turns/--no-turns", default=True, show_default=True, help="rotate90 and rotate270.")
+@click.option("--flips/--no-flips", default=True, show_default=True, help="flip_left_right and flip_top_bottom.")
+@click.option("--rotate", default=0, metavar="DEGREES", help="Turn by up to so much, at most 25.")
+@click.option("--zoom", default=1.0, metavar="FACTOR", help="Enlarge by up to so much, at most 4.")
+@click.option("--shear", default=0, metavar="DEGREES", help="Shear by up to so much, at most 25.")
+@click.option("--brightness", default=0.0, metavar="X", help="Multiply by 1 - X to 1 + X.")
+@click.option("--contrast", default=0.0, metavar="X", help="Multiply by 1 - X to 1 + X.")
+@click.option("--random-erasing", default=0.0, metavar="SHARE", help="A rectangle of noise, edges up to this share.")
+@replace_option
+@workers_option
+def augment(
+    src: Path,
+    dst: Path,
+    count: int,
+    seed: int,
+    balance: bool,
+    replace: bool,
+    workers: int | None,
+    **operations: Any,
+) -> None:
+    """Write COUNT augmented training images into DST with Augmentor's operations; other parts are carried over.
+
+    SRC is a split folder, or a folder of class folders that are training images as a whole. Each name tells its
+    original. A run that was killed goes on where it stopped.
+
+    \b
+    Example: customcnn augment cropped augmented --count 20000 --seed 7
+    """
+    from customcnn.augment import Operations, augment_folder
+
+    result = augment_folder(
+        read_data(src, None, None, False),
+        dst,
+        count,
+        seed=seed,
+        operations=Operations(**operations),
+        balance=balance,
+        replace_dst=replace,
+        workers=workers,
+        progress=terminal,
+    )
+    if result.converted:
+        say(f"Note: {result.converted:,} samples come from images that were converted to 8-bit RGB.")
+    click.echo(counts_table(result.manifest))
+
+
+@click.command()
+@click.argument("directory", type=FOLDER)
+@pattern_option
+@groups_option
+@click.option("--strict", is_flag=True, help="End with status 1 if anything is shared.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@skip_bad_option
+@workers_option
+def audit(
+    directory: Path,
+    group_pattern: str | None,
+    groups: Path | None,
+    strict: bool,
+    as_json: bool,
+    skip_bad: bool,
+    workers: int | None,
+) -> None:
+    """Find what the parts of a split folder share: groups, identical files, near-duplicates.
+
+    Near-duplicates are found turned by quarter turns and flipped, but not turned by other angles, cropped or shifted.
+
+    \b
+    Example: customcnn audit parts --strict
+    """
+    from customcnn.audit import audit as run_audit
+    from customcnn.audit import report
+
+    found = run_audit(read_data(directory, group_pattern, groups, skip_bad), workers=workers, progress=terminal)
+    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else report(found))
+    if strict and found.leaks:
+        raise SystemExit(1)
+
+
+def read_data(src: Path, group_pattern: str | None, groups: Path | None, skip_bad: bool) -> "Manifest":
+    """Scan a folder and give its images the groups that the options name."""
+    from customcnn.manifest import scan, with_group_file, with_group_pattern
+
+    if group_pattern and groups:
+        raise click.UsageError("--group-pattern and --groups exclude each other.")
+    manifest = scan(src, skip_bad=skip_bad)
+    if group_pattern:
+        return with_group_pattern(manifest, group_pattern)
+    return with_group_file(manifest, groups) if groups else manifest
+
+
+COMMANDS = (samples, split, crop, augment, audit)

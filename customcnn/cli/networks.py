@@ -1,0 +1,121 @@
+"""Commands on networks: models, summary, train."""
+
+import json
+from pathlib import Path
+
+import click
+
+from customcnn.cli.data import FOLDER, workers_option
+from customcnn.cli.show import say, table
+from customcnn.progress import terminal
+
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "gpu"]), help="Where to compute.  [default: auto]"
+)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def models(as_json: bool) -> None:
+    """List the networks.
+
+    \b
+    Example: customcnn models
+    """
+    from dataclasses import asdict
+
+    from customcnn.models import list_models
+
+    specs = list_models()
+    if as_json:
+        click.echo(json.dumps([asdict(spec) for spec in specs], indent=2))
+        return
+    rows = [("network", "input", "parameters")]
+    rows += [(spec.name, f"{spec.input_size}x{spec.input_size}", f"{spec.parameters:,}") for spec in specs]
+    heading, *lines = table(rows).splitlines()
+    click.echo("\n".join([heading, *(f"{line}  {spec.title}" for line, spec in zip(lines, specs, strict=True))]))
+
+
+@click.command()
+@click.argument("model")
+@click.option("--classes", default=2, show_default=True, help="Number of classes.")
+@click.option("--input-size", type=int, help="Edge of the input in pixels.  [default: the network's own]")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def summary(model: str, classes: int, input_size: int | None, as_json: bool) -> None:
+    """Print one network, layer by layer.
+
+    \b
+    Example: customcnn summary proposed
+    """
+    from customcnn import devices
+    from customcnn.models import build_model, get_spec
+    from customcnn.models.summary import render_summary, summarize
+
+    get_spec(model)
+    devices.configure("cpu")
+    found = summarize(build_model(model, classes=classes, input_size=input_size))
+    click.echo(json.dumps(found, indent=2) if as_json else render_summary(found))
+
+
+@click.command()
+@click.argument("data", type=FOLDER)
+@click.option("--model", help="A name from customcnn models.  [default: proposed]")
+@click.option("--recipe", type=FOLDER, metavar="FILE", help="A recipe in TOML.  [default: the network's own]")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a key of the recipe; may be repeated.")
+@click.option("--epochs", type=int, help="How often every image is seen.")
+@click.option("--batch-size", type=int, help="Images in a step.")
+@click.option("--seed", type=int, help="Of the weights, the order of the images and dropout.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Of the arithmetic.")
+@device_option
+@click.option("--tensorboard", is_flag=True, default=None, help="Write TensorBoard logs into the run.")
+@click.option("--out", type=FOLDER, metavar="RUN", help="The run directory.  [default: runs/MODEL]")
+@click.option("--resume", is_flag=True, help="Go on with the run that is there, with its own recipe.")
+@click.option("--replace", is_flag=True, help="Delete the run that is there.")
+@workers_option
+def train(
+    data: Path,
+    recipe: Path | None,
+    settings: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    replace: bool,
+    workers: int | None,
+    **options: object,
+) -> None:
+    """Train a network on DATA/train and score it on DATA/validation after every epoch.
+
+    \b
+    Example: customcnn train augmented --model proposed --out runs/proposed
+             customcnn train augmented --model small --set input_size=96 --epochs 5
+    """
+    from customcnn.manifest import scan
+    from customcnn.recipe import load_recipe, parse_settings
+    from customcnn.runs import RunDir
+    from customcnn.train import train as run_training
+
+    if resume and replace:
+        raise click.UsageError("--resume and --replace exclude each other.")
+    given = parse_settings(settings) | {key: value for key, value in options.items() if value is not None}
+    chosen = load_recipe(recipe, given)
+    run = RunDir(out or Path("runs") / chosen.model)
+    if resume and run.exists():
+        chosen = load_recipe(recipe, given, run.read_recipe())
+    result = run_training(
+        scan(data),
+        run,
+        chosen,
+        resume=resume,
+        replace_run=replace,
+        workers=workers,
+        progress=terminal,
+        say=say,
+    )
+    best = result.best
+    scores = ", ".join(f"{key} {value:.4f}" for key, value in best.items() if key != "epoch")
+    click.echo(f"Best epoch {best['epoch']:.0f} of {len(result.history)} by {chosen.monitor}: {scores}")
+    click.echo(f"Run: {run.path}")
+    for note in result.notes:
+        say(f"Warning: {note}")
+
+
+COMMANDS = (models, summary, train)

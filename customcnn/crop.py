@@ -1,0 +1,120 @@
+"""Crop every image of a folder about its centre: the same pixels in the same format, and no cell cut."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from customcnn import files
+from customcnn.errors import CustomCNNError, show_all
+from customcnn.images import BadImage, center_box, encode, foreground, lossless_format, read_image
+from customcnn.manifest import MANIFEST, Manifest, Record, bad_files
+from customcnn.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class CropResult:
+    """What `crop_folder` made: the manifest in the destination, what was skipped, and how many JPEGs became PNG."""
+
+    manifest: Manifest
+    skipped: list[tuple[str, str]]
+    reformatted: int
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    record: Record
+    bad: str = ""
+    too_small: str = ""
+    cut: bool = False
+
+
+def crop_folder(
+    manifest: Manifest,
+    dst: Path,
+    size: int = 400,
+    *,
+    check: bool = True,
+    replace_dst: bool = False,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> CropResult:
+    """Crop every image to a centred square, losslessly, into a folder of the same layout with a manifest.csv.
+
+    BMP, PNG, TIFF, PPM, GIF and WebP keep their format and mode. A JPEG cannot be cut and saved again without loss: it
+    is written as PNG, with `.png` added to its name.
+
+    Args:
+        manifest: the source, from `scan`.
+        dst: the folder to make.
+        size: edge of the square in pixels.
+        check: refuse where foreground, judged on the image's own background, lies outside the square.
+        replace_dst: write over a destination that is not empty.
+        skip_bad: leave out files that cannot be decoded instead of failing.
+        workers: threads; None for one a core.
+        progress: see `customcnn.progress`.
+
+    Raises:
+        CustomCNNError: an image is smaller than the square, would lose foreground, or cannot be decoded; all are named.
+    """
+    if size < 1:
+        raise CustomCNNError(f"A crop has at least one pixel. Received: --size {size}. Give --size 1 or more.")
+    files.refuse_overlap(manifest.root, dst)
+    with files.Staging(dst, replace=replace_dst) as work:
+        for folder in {PurePosixPath(record.path).parent for record in manifest.records}:
+            (work / folder).mkdir(parents=True)
+        outcomes: list[_Outcome] = []
+        with progress(len(manifest.records), "crop") as advance:
+            task: Callable[[Record], _Outcome] = partial(_crop_file, manifest.root, work, size, check)
+            for outcome in files.parallel(task, manifest.records, workers):
+                outcomes.append(outcome)
+                advance(1)
+        bad = [(outcome.record.path, outcome.bad) for outcome in outcomes if outcome.bad]
+        if bad and not skip_bad:
+            raise bad_files(bad)
+        _refuse(outcomes, size)
+        done = [outcome.record for outcome in outcomes if not outcome.bad]
+        if not done:
+            raise CustomCNNError("A crop needs at least one image that can be used. Received: none.")
+        result = Manifest(dst, tuple(sorted(done, key=lambda record: record.path)))
+        result.write(work / MANIFEST)
+    reformatted = len({record.path for record in done} - {record.path for record in manifest.records})
+    return CropResult(result, bad, reformatted)
+
+
+def _refuse(outcomes: list[_Outcome], size: int) -> None:
+    small = [outcome for outcome in outcomes if outcome.too_small]
+    if small:
+        named = ", ".join(f"{show_all([outcome.record.path])} ({outcome.too_small})" for outcome in small)
+        raise CustomCNNError(
+            f"A crop lies inside the image. Received: --size {size} for {named}. Give a smaller --size."
+        )
+    cut = [outcome.record.path for outcome in outcomes if outcome.cut]
+    if cut:
+        raise CustomCNNError(
+            f"A crop keeps the whole foreground. Received: --size {size}, which cuts some away from {show_all(cut)}. "
+            "Give a larger --size, or --no-check to cut it."
+        )
+
+
+def _crop_file(root: Path, work: Path, size: int, check: bool, record: Record) -> _Outcome:
+    try:
+        image = read_image(root / record.path)
+    except BadImage as error:
+        return _Outcome(record, bad=error.reason)
+    if min(image.size) < size:
+        return _Outcome(record, too_small=f"{image.width} x {image.height}")
+    box = center_box(image.width, image.height, size)
+    if check:
+        lost: np.ndarray = foreground(image)
+        lost[box[1] : box[3], box[0] : box[2]] = False
+        if lost.any():
+            return _Outcome(record, cut=True)
+    format = lossless_format(image)
+    path = record.path if format == image.format else f"{record.path}.png"
+    data = encode(image.crop(box), format)
+    files.write_bytes(work / path, data)
+    return _Outcome(replace(record, path=path, sha256=files.sha256(data)))

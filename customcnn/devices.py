@@ -1,0 +1,157 @@
+"""The Keras backend: quiet, on the wanted device, in the wanted precision. `configure` comes before any network."""
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+
+from customcnn.errors import CustomCNNError, show
+
+PACKAGES = ("customcnn", "keras", "tensorflow", "jax", "torch", "numpy", "pillow", "scikit-learn", "Augmentor")
+
+
+def configure(device: str = "auto") -> str:
+    """Import Keras, quietly, and choose the device.
+
+    On TensorFlow and a CPU, deterministic kernels are asked for: the same seed then gives the same history. The choice
+    holds for the process.
+
+    Args:
+        device: "auto" (a GPU if there is one), "cpu" or "gpu".
+
+    Returns:
+        "cpu" or "gpu": what will be used.
+
+    Raises:
+        CustomCNNError: "gpu" where the backend sees none, or the backend of KERAS_BACKEND is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _quiet():
+        try:
+            import keras
+        except (ImportError, ValueError) as error:
+            wanted = os.environ.get("KERAS_BACKEND", "tensorflow")
+            raise CustomCNNError(
+                f"KERAS_BACKEND names an installed backend. Received: {show(wanted)} ({error}). "
+                "Install it, or set KERAS_BACKEND to tensorflow, jax or torch."
+            ) from None
+        gpus = _gpus(keras.backend.backend())
+    if device == "gpu" and not gpus:
+        raise CustomCNNError(
+            f"--device gpu needs a GPU that {keras.backend.backend()} can use. Received: none is visible. "
+            "Use --device cpu, or install the backend's GPU build (customcnn[gpu] for TensorFlow)."
+        )
+    used = "gpu" if gpus and device != "cpu" else "cpu"
+    if used == "cpu":
+        _stay_on_cpu(keras.backend.backend(), hide=bool(gpus))
+    return used
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # TensorFlow's libraries write to the error stream itself while they are loaded, before any log level is read.
+    if "TF_CPP_MAX_VLOG_LEVEL" in os.environ:
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(silence, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(silence)
+
+
+def _gpus(backend: str) -> int:
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return len(tf.config.list_physical_devices("GPU"))
+    if backend == "jax":
+        import jax
+
+        return sum(device.platform == "gpu" for device in jax.devices())
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.device_count()
+    return 0
+
+
+def _stay_on_cpu(backend: str, hide: bool) -> None:
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if hide:
+            tf.config.set_visible_devices([], "GPU")
+        tf.config.experimental.enable_op_determinism()
+    elif backend == "jax" and hide:
+        import jax
+
+        jax.config.update("jax_default_device", jax.devices("cpu")[0])
+    elif backend == "torch" and hide:
+        import torch
+
+        torch.set_default_device("cpu")
+
+
+def dtype_policy(precision: str, device: str) -> str:
+    """Return the Keras dtype policy for a precision.
+
+    Args:
+        precision: "auto", "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU, and on a GPU bfloat16 from
+            compute capability 8.0 (Ampere) on, float16 before.
+        device: "cpu" or "gpu", from `configure`.
+
+    Returns:
+        "float32", "mixed_bfloat16" or "mixed_float16"; weights are float32 in each.
+    """
+    if precision == "auto":
+        if device == "cpu":
+            return "float32"
+        return "mixed_bfloat16" if _compute_capability() >= 8 else "mixed_float16"
+    return "float32" if precision == "float32" else f"mixed_{precision}"
+
+
+def _compute_capability() -> float:
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+        return float(".".join(map(str, details.get("compute_capability", (7, 0)))))
+    if backend == "jax":
+        import jax
+
+        return float(getattr(jax.devices()[0], "compute_capability", 7.0))
+    import torch
+
+    return float(".".join(map(str, torch.cuda.get_device_capability())))
+
+
+def environment() -> dict[str, object]:
+    """Return what a result depends on beside its recipe: versions, backend, machine; ready for JSON."""
+    import keras
+
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "backend": keras.backend.backend(),
+        "packages": versions,
+    }

@@ -1,0 +1,242 @@
+"""Score a trained network on labelled images, and predict unlabelled ones."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from customcnn import devices, files
+from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.images import SUFFIXES, decode
+from customcnn.leakage import DRAWN, Leakage, find_leakage, notes
+from customcnn.manifest import Manifest
+from customcnn.metrics import evaluate_predictions
+from customcnn.pack import pack
+from customcnn.progress import Progress, silent
+from customcnn.runs import ModelInfo, RunDir, load_model, read_info, rows_to_csv
+
+if TYPE_CHECKING:
+    import keras
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found: the contents of metrics.json, and the sentences that belong beside every score."""
+
+    metrics: dict[str, Any]
+    leakage: Leakage
+    notes: list[str]
+
+
+def evaluate(
+    run: RunDir,
+    data: Manifest,
+    *,
+    part: str | None = None,
+    weights: str = "best",
+    out: Path | None = None,
+    resamples: int = 2000,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Score a run on one part of a split folder, or on a whole folder of class folders.
+
+    Writes predictions.csv, metrics.json, confusion.png and curves.png into the run, or into `out`.
+
+    Args:
+        run: a trained run.
+        data: labelled images, from `scan`.
+        part: "train", "validation" or "test"; None for test where there is one, else validation, else everything.
+        weights: "best" or "last".
+        out: where to write; None for the run itself.
+        resamples: of the bootstrap behind the intervals.
+        device: "auto", "cpu" or "gpu".
+        workers: threads for decoding; None for one a core.
+        progress: draws the bar, see `customcnn.progress`.
+
+    Raises:
+        CustomCNNError: no trained network, no such part, or a class that the network does not know.
+    """
+    path = run.weights(weights)
+    info = read_info(path)
+    scored, name = choose_part(data, part)
+    unknown = set(scored.classes) - set(info.classes)
+    if unknown:
+        raise CustomCNNError(
+            f"Data has the classes of the run. Received: {show_all(sorted(unknown))} in {show(data.root)}, where "
+            f"{show(run.path)} knows {show_all(info.classes)}. Give the data that belongs to the run."
+        )
+    devices.configure(device)
+    packed = pack(data, info.input_size, workers=workers, progress=progress)
+    model = load_model(path)
+    rows = packed.rows() if part is None and not data.parts else packed.rows(name)
+    with progress(len(rows), "evaluate") as advance:
+        parts = []
+        for start in range(0, len(rows), BATCH):
+            chosen = rows[start : start + BATCH]
+            parts.append(probabilities(model, packed.images[chosen]))
+            advance(len(chosen))
+    predicted = np.concatenate(parts)
+    labels = packed.labels(info.classes)[rows]
+    groups = [record.group for record in scored.records] if scored.groups_known else None
+    metrics = evaluate_predictions(
+        labels, predicted, info.classes, groups=groups, positive=info.positive or None, resamples=resamples
+    )
+    leakage = find_leakage(run.read_manifest().part("train").records, scored.records, name)
+    beside = notes(scored, leakage)
+    if info.drawn and DRAWN not in beside:
+        beside.append(DRAWN)
+    metrics |= {
+        "model": info.model,
+        "weights": weights,
+        "epoch": info.epoch,
+        "data": str(data.root),
+        "part": name,
+        "chosen_on_this_part": name == "validation" and weights == "best",
+        "drawn": scored.drawn or info.drawn,
+        "leakage": leakage.as_dict(),
+        "notes": beside,
+    }
+    _write(RunDir(out or run.path), run, scored, info, predicted, metrics, beside)
+    return Evaluation(metrics, leakage, beside)
+
+
+def choose_part(data: Manifest, part: str | None) -> tuple[Manifest, str]:
+    """Return the images to score and the name of their part; "given" for a folder that is not split.
+
+    Raises:
+        CustomCNNError: the folder has no such part.
+    """
+    if part is None and not data.parts:
+        return data, "given"
+    name = part or ("test" if "test" in data.parts else data.parts[-1])
+    if name not in data.parts:
+        having = show_all(data.parts) if data.parts else "none"
+        raise CustomCNNError(f"--part names a part of the data. Received: {name}; {show(data.root)} has {having}.")
+    return data.part(name), name
+
+
+def probabilities(model: "keras.Model", images: np.ndarray) -> np.ndarray:
+    """Return class probabilities, two columns also for a network with one sigmoid output.
+
+    Args:
+        model: a network of this package.
+        images: uint8 (N, H, W, 3) at its input size.
+
+    Returns:
+        float64 (N, classes); rows sum to 1.
+    """
+    raw = np.asarray(model.predict_on_batch(images), dtype=np.float64)
+    if raw.shape[1] == 1:
+        raw = np.concatenate([1 - raw, raw], axis=1)
+    return raw / raw.sum(axis=1, keepdims=True)
+
+
+def _write(
+    target: RunDir,
+    run: RunDir,
+    scored: Manifest,
+    info: ModelInfo,
+    predicted: np.ndarray,
+    metrics: dict[str, Any],
+    beside: list[str],
+) -> None:
+    from customcnn.plots import plot_confusion, plot_curves
+
+    target.path.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "path": record.path,
+            "label": record.label,
+            "group": record.group,
+            "predicted": info.classes[int(values.argmax())],
+            **{f"probability_{label}": float(value) for label, value in zip(info.classes, values, strict=True)},
+        }
+        for record, values in zip(scored.records, predicted, strict=True)
+    ]
+    files.write_text(target.predictions, rows_to_csv(rows))
+    files.write_text(target.metrics, json.dumps(metrics, indent=2) + "\n")
+    title = f"{info.model}, {metrics['part']} part of {scored.root.name}"
+    plot_confusion(metrics["confusion_matrix"], info.classes, target.confusion, title=title, notes=beside)
+    history = run.read_history()
+    if history:
+        trained = run.read_manifest()
+        on_validation = find_leakage(trained.part("train").records, trained.part("validation").records, "validation")
+        plot_curves(history, target.curves, notes=notes(trained, on_validation))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's class and its probabilities by class name."""
+
+    file: str
+    label: str
+    probabilities: dict[str, float]
+
+
+def predict(
+    run: RunDir,
+    images: Sequence[Path],
+    *,
+    weights: str = "best",
+    device: str = "auto",
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> list[Prediction]:
+    """Predict the class of image files; a folder stands for the images directly inside it.
+
+    Args:
+        run: a trained run.
+        images: files or folders.
+        weights: "best" or "last".
+        device: "auto", "cpu" or "gpu".
+        workers: threads for decoding; None for one a core.
+        progress: draws the bar, see `customcnn.progress`.
+
+    Returns:
+        One prediction a file, in the order given; a folder's files sorted by name.
+
+    Raises:
+        CustomCNNError: no trained network, or a file that is not an image.
+    """
+    path = run.weights(weights)
+    info = read_info(path)
+    paths = expand(images)
+    devices.configure(device)
+    model = load_model(path)
+    found: list[Prediction] = []
+    with progress(len(paths), "predict") as advance:
+        decoded = files.parallel(partial(decode, size=info.input_size), paths, workers)
+        for start in range(0, len(paths), BATCH):
+            names = paths[start : start + BATCH]
+            values = probabilities(model, np.stack([next(decoded) for _ in names]))
+            for name, row in zip(names, values, strict=True):
+                by_class = {label: float(value) for label, value in zip(info.classes, row, strict=True)}
+                found.append(Prediction(str(name), info.classes[int(row.argmax())], by_class))
+            advance(len(names))
+    return found
+
+
+def expand(images: Sequence[Path]) -> list[Path]:
+    """Return the files, with every folder replaced by the images directly inside it.
+
+    Raises:
+        CustomCNNError: nothing is given, a path is missing, or a folder holds no image.
+    """
+    paths: list[Path] = []
+    for path in images:
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not inside or not inside[0].exists():
+            what = "a folder without images" if path.is_dir() else "which does not exist"
+            raise CustomCNNError(f"Predictions need image files, or folders of them. Received: {show(path)}, {what}.")
+        paths += inside
+    if not paths:
+        raise CustomCNNError("Predictions need image files, or folders of them. Received: none.")
+    return paths

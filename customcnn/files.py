@@ -1,0 +1,202 @@
+"""Writing that a kill cannot leave half done, and work spread over threads or processes."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from customcnn.errors import CustomCNNError, show
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+RESUME_FILE = ".resume.json"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file or nothing: into `.<name>.partial` beside it, then renamed over it."""
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 text file or nothing; bytes of file names that are not UTF-8 are kept (surrogateescape)."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of the bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class Staging:
+    """A folder that appears whole or not at all: written as `.<name>.partial` beside it, renamed at the end.
+
+    Use it as a context manager; it yields the folder to write into. An error removes what was written. A kill leaves
+    the partial folder; the next call clears it, or goes on with it when `resume` equals what the killed one was given.
+
+    Args:
+        dst: the folder to make. It may exist if it is empty.
+        replace: write over a `dst` that is not empty. The old one stays until the new one is whole.
+        resume: what determines every byte of the result, ready for JSON; None starts afresh each time.
+
+    Raises:
+        CustomCNNError: `dst` is a file, or not empty without `replace`, or another process is writing it.
+    """
+
+    def __init__(self, dst: Path, *, replace: bool = False, resume: Mapping[str, object] | None = None) -> None:
+        self.dst = Path(os.path.abspath(dst))
+        self.replace = replace
+        self.resume = None if resume is None else json.dumps(resume, sort_keys=True)
+        self.work = self.dst.with_name(f".{self.dst.name}.partial")
+        self.old = self.dst.with_name(f".{self.dst.name}.old")
+        self.lock = -1
+
+    def __enter__(self) -> Path:
+        self._put_back_old()
+        refuse_non_empty(self.dst, self.replace)
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.lock = os.open(self.work, os.O_RDONLY)
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self.lock)
+            raise CustomCNNError(
+                f"A destination is written by one process at a time. Received: {show(self.dst)}, which another process "
+                "is writing now. Wait for it, or choose another destination."
+            ) from None
+        mark = self.work / RESUME_FILE
+        if self.resume is None or not mark.is_file() or mark.read_text() != self.resume:
+            for entry in self.work.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+            if self.resume is not None:
+                write_text(mark, self.resume)
+        return self.work
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self._publish()
+            elif self.resume is None or not isinstance(error, KeyboardInterrupt):
+                shutil.rmtree(self.work, ignore_errors=True)
+        finally:
+            os.close(self.lock)
+
+    def _publish(self) -> None:
+        (self.work / RESUME_FILE).unlink(missing_ok=True)
+        if self.dst.exists() and any(self.dst.iterdir()):
+            self.dst.rename(self.old)
+        self.work.rename(self.dst)
+        shutil.rmtree(self.old, ignore_errors=True)
+
+    def _put_back_old(self) -> None:
+        # A kill during _publish may leave the old folder set aside: it is put back unless the new one took its place.
+        if self.old.is_dir():
+            if self.dst.exists():
+                shutil.rmtree(self.old)
+            else:
+                self.old.rename(self.dst)
+
+
+def refuse_non_empty(dst: Path, replace: bool) -> None:
+    """Raise CustomCNNError where `dst` is a file, or a folder with something in it and `replace` is False."""
+    if dst.exists() and not dst.is_dir():
+        raise CustomCNNError(f"A destination is a folder. Received: {show(dst)}, which is a file. Choose another name.")
+    if not replace and dst.is_dir() and any(dst.iterdir()):
+        raise CustomCNNError(f"Destination {show(dst)} is not empty. Use --replace to write over it.")
+
+
+def refuse_overlap(src: Path, dst: Path) -> None:
+    """Raise CustomCNNError where one folder lies inside the other: work on one would change the other."""
+    a, b = src.resolve(), dst.resolve()
+    if a == b or a in b.parents or b in a.parents:
+        raise CustomCNNError(
+            f"Source and destination are separate folders, neither inside the other. Received: {show(src)} and "
+            f"{show(dst)}. Choose a destination beside the source."
+        )
+
+
+def worker_count(workers: int | None) -> int:
+    """Return the number of workers: as given, or one for every core this process may use.
+
+    Raises:
+        CustomCNNError: `workers` is below 1.
+    """
+    if workers is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers < 1:
+        raise CustomCNNError(f"Work needs at least one worker. Received: {workers}. Give --workers 1 or more.")
+    return workers
+
+
+def parallel(
+    function: Callable[[T], R], items: Iterable[T], workers: int | None = None, *, processes: bool = False
+) -> Iterator[R]:
+    """Yield `function(item)` for every item, in the order of the items, computed by threads or processes.
+
+    Args:
+        function: for `processes`, a function of a module's top level (or a functools.partial of one).
+        items: any iterable; no more than a few per worker are taken in advance, so memory stays flat.
+        workers: how many; None for one a core; 1 runs in this process, without a pool.
+        processes: worker processes instead of threads: for code that holds the interpreter lock or global state.
+
+    Raises:
+        CustomCNNError: a worker process was killed.
+        Exception: whatever `function` raised, for the first item (in order) that did.
+    """
+    count = worker_count(workers)
+    if count == 1:
+        yield from map(function, items)
+        return
+    # Spawned, not forked: TensorFlow's threads do not survive a fork.
+    pool: Executor = (
+        ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_die_with_parent)
+        if processes
+        else ThreadPoolExecutor(count)
+    )
+    try:
+        yield from _in_order(pool, function, iter(items), ahead=4 * count)
+    except BrokenProcessPool:
+        raise CustomCNNError(
+            "A worker process was killed (out of memory?). Received: no result from it. Try again with fewer --workers."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool: Executor, function: Callable[[T], R], items: Iterator[T], ahead: int) -> Iterator[R]:
+    waiting: deque[Future[R]] = deque(pool.submit(function, item) for item in islice(items, ahead))
+    while waiting:
+        result = waiting.popleft().result()
+        waiting.extend(pool.submit(function, item) for item in islice(items, 1))
+        yield result
+
+
+def _die_with_parent() -> None:
+    # A pool's workers wait for ever when their parent is killed: each watches it and leaves.
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

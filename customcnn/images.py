@@ -1,0 +1,185 @@
+"""Pixels: decode, check, crop and resize. Files or arrays in, arrays out."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from customcnn.errors import CustomCNNError, show
+
+FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+LOSSY = ("JPEG", "MPO", "WEBP")
+MAX_PIXELS = 50_000_000
+"""An image of more pixels is refused before it is decoded: no cell needs them, and they would fill the memory."""
+
+# Our own limit is lower and an error, so Pillow's warning about large images would only be noise.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class BadImage(CustomCNNError):
+    """A file that cannot be used as an image; `reason` says why in a few words."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"Images are single pictures of a known format. Received: {show(path)}, {reason}.")
+
+    def __reduce__(self) -> tuple[type["BadImage"], tuple[str | Path, str]]:
+        return BadImage, (self.path, self.reason)  # errors cross from worker processes by pickle
+
+
+def open_image(data: bytes, path: str | Path) -> Image.Image:
+    """Open and fully decode one image.
+
+    Args:
+        data: the file's bytes.
+        path: its name, for messages.
+
+    Returns:
+        The Pillow image, pixels loaded, in the file's own mode; `format` is the file's format.
+
+    Raises:
+        BadImage: not an image, truncated, animated, of floating-point or of more than MAX_PIXELS pixels.
+    """
+    if not data:
+        raise BadImage(path, "an empty file")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage(path, f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+            raise BadImage(path, f"an animation or a stack of {image.n_frames} pictures")  # type: ignore[attr-defined]
+        if image.mode == "F":
+            raise BadImage(path, "floating-point pixels of unknown range")
+        image.load()
+    except BadImage:
+        raise
+    except Image.DecompressionBombError:
+        raise BadImage(path, f"more than {MAX_PIXELS:,} pixels") from None
+    except UnidentifiedImageError:
+        raise BadImage(path, "not an image of a known format") from None
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError and others
+        raise BadImage(path, f"damaged ({' '.join(str(error).split()) or type(error).__name__})") from None
+    return image
+
+
+def read_image(path: Path) -> Image.Image:
+    """Open and fully decode one image file; see `open_image`.
+
+    Raises:
+        BadImage: as by `open_image`, or the file cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadImage(path, f"unreadable ({error.strerror})") from None
+    return open_image(data, path)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return the image as 8-bit RGB.
+
+    Grey becomes three equal channels; 16-bit grey keeps its full range (65,535 becomes 255); a palette is looked up;
+    transparent pixels are laid over black, the background of C-NMC's cells; CMYK is converted by Pillow.
+
+    Args:
+        image: a decoded Pillow image of any mode.
+
+    Returns:
+        A Pillow image of mode RGB; the same object if it was one.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):
+        levels = np.asarray(image).astype(np.int64)
+        image = Image.fromarray((levels.clip(0, 65535) / 257 + 0.5).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
+    return image.convert("RGB")
+
+
+def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode a file to an array.
+
+    Args:
+        path: an image file.
+        size: height and width to resize to (see `resize`); None keeps the image's own.
+
+    Returns:
+        uint8 (H, W, 3), RGB, 0..255.
+
+    Raises:
+        BadImage: see `read_image`.
+    """
+    image = to_rgb(read_image(path))
+    return np.asarray(image if size is None else resize(image, size))
+
+
+def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize to height and width with Pillow's bilinear filter, which averages when it shrinks. The shape is not kept.
+
+    Args:
+        image: an RGB Pillow image.
+        size: height and width in pixels.
+
+    Returns:
+        An image of that size; the same object if it has it already.
+    """
+    height, width = size
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def center_box(width: int, height: int, size: int) -> tuple[int, int, int, int]:
+    """Return left, upper, right, lower of the centred square of `size` pixels; an odd rest goes right and below."""
+    left, upper = (width - size) // 2, (height - size) // 2
+    return left, upper, left + size, upper + size
+
+
+def lossless_format(image: Image.Image) -> str:
+    """Return the format to save an image in without loss: its own, or PNG where its own would lose pixels."""
+    if image.format in ("BMP", "PNG", "PPM", "TIFF", "WEBP") or (image.format == "GIF" and image.mode in ("P", "L")):
+        return image.format
+    return "PNG"
+
+
+def encode(image: Image.Image, format: str) -> bytes:
+    """Encode an image without loss.
+
+    Args:
+        image: the pixels, in any mode the format knows.
+        format: from `lossless_format`.
+
+    Returns:
+        The file's bytes; the same pixels give the same bytes.
+    """
+    options: dict[str, dict[str, object]] = {
+        "PNG": {"compress_level": 1},  # a few times faster than Pillow's 6, for files a tenth larger
+        "TIFF": {"compression": "tiff_deflate"},
+        "WEBP": {"lossless": True},
+    }
+    data = io.BytesIO()
+    image.save(data, format=format, **options.get(format, {}))
+    return data.getvalue()
+
+
+def foreground(image: Image.Image) -> np.ndarray:
+    """Mark the pixels that differ from the image's own background.
+
+    The background is the median colour of the outermost ring of pixels; a pixel is foreground where a channel differs
+    from it by more than 12 levels, or by more than 6 robust standard deviations of the ring where that is noisier.
+
+    Args:
+        image: a decoded Pillow image.
+
+    Returns:
+        bool (H, W).
+    """
+    pixels = np.asarray(to_rgb(image)).astype(np.int16)
+    ring = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
+    background = np.median(ring, axis=0)
+    deviation = 1.4826 * np.median(np.abs(ring - background), axis=0)  # the median absolute deviation, as a sigma
+    return (np.abs(pixels - background) > np.maximum(12, 6 * deviation)).any(axis=2)

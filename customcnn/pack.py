@@ -1,0 +1,121 @@
+"""Decode every image once into one memory-mapped uint8 array, and read batches from it."""
+
+import errno
+import json
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from customcnn import files
+from customcnn.errors import CustomCNNError
+from customcnn.images import read_image, resize, to_rgb
+from customcnn.manifest import Manifest, Record, fingerprint
+from customcnn.progress import Progress, silent
+
+CACHE = ".customcnn"
+"""The folder inside a data folder where its packs are kept: a name with a dot in front is never taken for a class."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Images decoded and resized, with their records.
+
+    Attributes:
+        images: uint8 (N, H, W, 3), RGB, memory-mapped read-only.
+        manifest: the N records, in the order of the images.
+        converted: how many files were not 8-bit RGB, by mode ("L", "I;16", "P", "CMYK", "RGBA", ...).
+    """
+
+    images: np.ndarray
+    manifest: Manifest
+    converted: dict[str, int]
+
+    def rows(self, part: str | None = None) -> np.ndarray:
+        """Return the indexes, int64, of the images of one part, or of all."""
+        records = self.manifest.records
+        return np.array([i for i, r in enumerate(records) if part is None or r.split == part], dtype=np.int64)
+
+    def labels(self, classes: list[str]) -> np.ndarray:
+        """Return the class number of every image, int64 (N,), by the place of its label in `classes`."""
+        index = {label: i for i, label in enumerate(classes)}
+        return np.array([index[record.label] for record in self.manifest.records], dtype=np.int64)
+
+
+def pack(
+    manifest: Manifest,
+    size: tuple[int, int],
+    *,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Packed:
+    """Decode and resize every image of a manifest, or open the pack that an earlier call left.
+
+    The pack lies in `.customcnn/` inside the data folder (in the system's temporary folder where that is read-only) and
+    is made anew when an image, a label or the size changes.
+
+    Args:
+        manifest: what to pack, from `scan`.
+        size: height and width in pixels.
+        workers: threads; None for one a core.
+        progress: see `customcnn.progress`.
+
+    Raises:
+        CustomCNNError: an image cannot be decoded, or is missing.
+    """
+    name = f"pack-{size[1]}x{size[0]}-{fingerprint(manifest)[:16]}"
+    home = manifest.root / CACHE
+    fallback = Path(tempfile.gettempdir()) / "customcnn-packs"
+    for folder in (home, fallback):
+        if (folder / name / "pack.json").is_file():
+            return _open(folder / name, manifest)
+    home = home if _writable(home) else fallback
+    try:
+        with files.Staging(home / name) as work:
+            _write(work, manifest, size, workers, progress)
+    except CustomCNNError:
+        # Another process may have made the same pack meanwhile.
+        if not (home / name / "pack.json").is_file():
+            raise
+    return _open(home / name, manifest)
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except PermissionError:
+        return False
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            return False
+        raise
+
+
+def _write(work: Path, manifest: Manifest, size: tuple[int, int], workers: int | None, progress: Progress) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(manifest.records), *size, 3)}
+    modes: Counter[str] = Counter()
+    # Written as a plain file, not through a memory map: a full disk is then an error, not a bus error that ends Python.
+    with progress(len(manifest.records), "pack") as advance, (work / "images.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for pixels, mode in files.parallel(partial(_decode, manifest.root, size), manifest.records, workers):
+            file.write(pixels.tobytes())
+            modes[mode] += 1
+            advance(1)
+    del modes["RGB"]
+    (work / "pack.json").write_text(json.dumps({"converted": modes}))
+
+
+def _decode(root: Path, size: tuple[int, int], record: Record) -> tuple[np.ndarray, str]:
+    image = read_image(root / record.path)
+    return np.asarray(resize(to_rgb(image), size)), image.mode
+
+
+def _open(folder: Path, manifest: Manifest) -> Packed:
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    converted = json.loads((folder / "pack.json").read_text())["converted"]
+    return Packed(images, manifest, converted)

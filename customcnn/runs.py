@@ -1,0 +1,244 @@
+"""The run directory: every file name inside it, with its reader and writer, and what a saved model carries."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import tomllib
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from customcnn.errors import CustomCNNError, show
+from customcnn.files import write_text
+from customcnn.manifest import Manifest, read_manifest, read_rows
+from customcnn.recipe import Recipe, parse_recipe
+
+if TYPE_CHECKING:
+    import keras
+
+INFO = "customcnn.json"
+"""The entry of a .keras archive that holds a `ModelInfo`; Keras itself ignores it."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What travels inside a saved model beside its weights.
+
+    Attributes:
+        model: its name in the table of networks.
+        classes: the class names; an image's label is a place in this list.
+        input_size: height and width in pixels.
+        positive: the positive class of two; "" for more.
+        drawn: whether it was trained on drawn cells.
+        epoch: how many epochs it was trained.
+        history: one row an epoch, up to that one.
+    """
+
+    model: str
+    classes: list[str]
+    input_size: tuple[int, int]
+    positive: str
+    drawn: bool = False
+    epoch: int = 0
+    history: Sequence[Mapping[str, float]] = ()
+
+
+def save_model(model: "keras.Model", info: ModelInfo, path: Path) -> None:
+    """Write a .keras file that carries its `ModelInfo`, whole or not at all."""
+    beside = path.with_name(f".{path.stem}.partial.keras")
+    try:
+        model.save(beside)
+        with zipfile.ZipFile(beside, "a") as archive:
+            archive.writestr(INFO, json.dumps(vars(info)))
+        beside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
+def read_info(path: Path) -> ModelInfo:
+    """Read the `ModelInfo` of a .keras file without loading the model.
+
+    Raises:
+        CustomCNNError: the file is missing, damaged, or was not saved by customcnn.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            values = json.loads(archive.read(INFO))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise CustomCNNError(
+            f"A saved network is a .keras file written by customcnn. Received: {show(path)} ({error}). Train it again."
+        ) from None
+    return ModelInfo(**{**values, "input_size": tuple(values["input_size"])})
+
+
+def load_model(path: Path) -> "keras.Model":
+    """Load a .keras file.
+
+    Raises:
+        CustomCNNError: the file is missing or damaged.
+    """
+    import keras
+
+    try:
+        return keras.models.load_model(path)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise CustomCNNError(f"A saved network is a whole .keras file. Received: {show(path)} ({first}).") from None
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One training and its results: a folder whose files all have their names here."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe, every key written out."""
+        return self.path / "recipe.toml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, backend, machine and command."""
+        return self.path / "environment.json"
+
+    @property
+    def manifest(self) -> Path:
+        """The images of every part, as they were when the training began."""
+        return self.path / "manifest.csv"
+
+    @property
+    def history(self) -> Path:
+        """One row an epoch, written at its end."""
+        return self.path / "history.csv"
+
+    @property
+    def best(self) -> Path:
+        """The network after the epoch that was best by the recipe's monitor."""
+        return self.path / "best.keras"
+
+    @property
+    def last(self) -> Path:
+        """The network and its optimizer after the last epoch: what --resume goes on from."""
+        return self.path / "last.keras"
+
+    @property
+    def predictions(self) -> Path:
+        """One row an image: path, label, group, predicted, a probability for each class."""
+        return self.path / "predictions.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """The scores with their intervals, and the leakage."""
+        return self.path / "metrics.json"
+
+    @property
+    def curves(self) -> Path:
+        """Loss and accuracy over the epochs."""
+        return self.path / "curves.png"
+
+    @property
+    def confusion(self) -> Path:
+        """The confusion matrix."""
+        return self.path / "confusion.png"
+
+    @property
+    def activations(self) -> Path:
+        """The folder of activation maps, one folder an image."""
+        return self.path / "activations"
+
+    @property
+    def logs(self) -> Path:
+        """TensorBoard's logs."""
+        return self.path / "logs"
+
+    def exists(self) -> bool:
+        """Tell whether this is a run: a folder with a recipe.toml."""
+        return self.recipe.is_file()
+
+    def remove(self) -> None:
+        """Delete a run.
+
+        Raises:
+            CustomCNNError: there is something else under this name.
+        """
+        if not self.exists():
+            raise CustomCNNError(
+                f"--replace deletes runs only. Received: {show(self.path)}, which is no run (it has no recipe.toml). "
+                "Choose another --out."
+            )
+        shutil.rmtree(self.path)
+
+    def read_recipe(self) -> Recipe:
+        """Read recipe.toml."""
+        try:
+            return parse_recipe(tomllib.loads(self.recipe.read_text("utf-8")), str(self.recipe))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise CustomCNNError(f"A run holds a recipe.toml. Received: {show(self.path)} ({error}).") from None
+
+    def read_manifest(self) -> Manifest:
+        """Read manifest.csv."""
+        return read_manifest(self.manifest)
+
+    def read_history(self) -> list[dict[str, float]]:
+        """Read history.csv; an empty list where no epoch has ended."""
+        if not self.history.is_file():
+            return []
+        return [
+            {key: int(value) if key == "epoch" else float(value) for key, value in row.items()}
+            for row in read_rows(self.history, ("epoch",))
+        ]
+
+    def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Write history.csv; floats in full, so that equal histories are equal files."""
+        write_text(self.history, rows_to_csv(rows))
+
+    def weights(self, which: str = "best") -> Path:
+        """Return best.keras or last.keras.
+
+        Raises:
+            CustomCNNError: this is no run, or no epoch has ended in it.
+        """
+        path = self.best if which == "best" else self.last
+        if not self.exists():
+            raise CustomCNNError(f"A run is a folder made by customcnn train. Received: {show(self.path)}.")
+        if not path.is_file():
+            raise CustomCNNError(
+                f"A run holds a trained network. Received: {show(self.path)} without {path.name}: "
+                "no epoch has ended. Go on with customcnn train --resume."
+            )
+        return path
+
+
+def rows_to_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return CSV text with a header from the first row's keys; empty for no rows."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()
+
+
+def best_epoch(history: Sequence[Mapping[str, float]], monitor: str) -> int:
+    """Return the number, from 1, of the first epoch that is best by a monitor: highest accuracy or lowest loss."""
+    sign = 1 if monitor.endswith("accuracy") else -1
+    return max(range(len(history)), key=lambda i: (sign * history[i][monitor], -i)) + 1
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, by a hard link where the file system has them, whole or not at all."""
+    beside = target.with_name(f".{target.name}.partial")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(source, beside)
+    except OSError:
+        shutil.copyfile(source, beside)
+    beside.replace(target)

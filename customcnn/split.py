@@ -1,0 +1,326 @@
+"""Split a folder of class folders into train, validation and test: by image as the report did, or by group."""
+
+import os
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from customcnn import files
+from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.images import BadImage, open_image
+from customcnn.leakage import Leakage, find_leakage
+from customcnn.manifest import MANIFEST, PARTS, Manifest, Record, bad_files, require_classes
+from customcnn.progress import Progress, silent
+
+LINKS = ("copy", "hard", "symlink")
+RESTARTS = 8
+SWAP_LIMIT = 500  # swaps look at all pairs of groups: above this many groups single moves come close enough
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The shares of train, validation and test; they sum to 1, and test may be 0."""
+
+    train: float
+    validation: float
+    test: float = 0.0
+
+    def as_list(self) -> list[float]:
+        """Return the shares that are not 0, in the order of `PARTS`."""
+        return [share for share in (self.train, self.validation, self.test) if share > 0]
+
+
+def shares(ratio: float | None = None, val: float | None = None, test: float | None = None) -> Shares:
+    """Complete and check the three shares: what is not given is the rest; .8 and .2 if nothing is given.
+
+    Raises:
+        CustomCNNError: a share is outside 0..1, the training or validation share is 0, or they do not sum to 1.
+    """
+    for name, value in (("--ratio", ratio), ("--val", val)):
+        if value is not None and not 0 < value < 1:
+            raise CustomCNNError(f"A share lies between 0 and 1, without both ends. Received: {name} {value:g}.")
+    if test is not None and not 0 <= test < 1:
+        raise CustomCNNError(f"A share lies between 0 and 1. Received: --test {test:g}.")
+    third = test or 0.0
+    if ratio is None:
+        ratio = 0.8 if val is None and not third else round(1 - (val if val is not None else 0.1) - third, 12)
+    if val is None:
+        val = round(1 - ratio - third, 12)
+    total = ratio + val + third
+    if abs(total - 1) > 1e-9 or ratio <= 0 or val <= 0:
+        raise CustomCNNError(
+            "The shares of train, validation and test are above 0 and sum to 1. "
+            f"Received: {ratio:g} + {val:g} + {third:g} = {total:g}. Give two of --ratio, --val, --test or all three."
+        )
+    return Shares(ratio, val, third)
+
+
+def split_by_image(labels: Sequence[str], parts: Shares, seed: int) -> list[str]:
+    """Assign images to parts by the report's rule: per class, shuffled, the first `int(ratio * n)` to train.
+
+    Of the rest, validation takes its share, rounded up, and test what is left.
+
+    Args:
+        labels: the class of every image, in the order of their sorted paths.
+        parts: the shares.
+        seed: of Python's `random`; each class is shuffled with a generator of its own.
+
+    Returns:
+        The part of every image.
+
+    Raises:
+        CustomCNNError: a class has too few images to stand in every part.
+    """
+    chosen = [""] * len(labels)
+    for label in sorted(set(labels)):
+        members = [i for i, other in enumerate(labels) if other == label]
+        random.Random(seed).shuffle(members)
+        rest = len(members) - int(parts.train * len(members))
+        # Rounded first: .05 / (.05 + .05) must not become one image more by the last bit of a float.
+        validation = -int(-round(rest * parts.validation / (parts.validation + parts.test), 9) // 1)
+        sizes = (len(members) - rest, validation, rest - validation)
+        needed = 3 if parts.test else 2
+        if 0 in sizes[:needed]:
+            counts = ", ".join(f"{part} {size}" for part, size in zip(PARTS, sizes[:needed], strict=False))
+            raise CustomCNNError(
+                f"Every part needs an image of every class. Received: class {show(label)} with {len(members)} "
+                f"image{'s' * (len(members) != 1)}, which gives {counts}. Add images or change --ratio."
+            )
+        for part, size in zip(PARTS, sizes, strict=True):
+            for i in members[:size]:
+                chosen[i] = part
+            members = members[size:]
+    return chosen
+
+
+def split_by_group(labels: Sequence[str], groups: Sequence[str], parts: Shares, seed: int) -> list[str]:
+    """Assign whole groups to parts so that every class comes as close to its shares as can be found.
+
+    From several random starts, groups are moved and swapped between parts as long as that lowers the sum over parts and
+    classes of (images - wanted)^2 / (wanted * images of the class). This never does worse than one fold of
+    scikit-learn's StratifiedGroupKFold on the data it was tried with, and takes any shares.
+
+    Args:
+        labels: the class of every image.
+        groups: the group of every image.
+        parts: the shares.
+        seed: chooses among equally good splits.
+
+    Returns:
+        The part of every image; images of a group are in the same one.
+
+    Raises:
+        CustomCNNError: a class has fewer groups than there are parts.
+    """
+    classes, label_index = np.unique(labels, return_inverse=True)
+    names, group_index = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), len(classes)))
+    np.add.at(counts, (group_index, label_index), 1)
+    wanted_shares = parts.as_list()
+    for label, having in zip(classes, (counts > 0).sum(axis=0), strict=True):
+        if having < len(wanted_shares):
+            raise CustomCNNError(
+                f"Every part needs a group of every class. Received: class {show(label)} with {having} "
+                f"group{'s' * (having != 1)} for {len(wanted_shares)} parts. Add groups or split --by image."
+            )
+    rng = np.random.default_rng(seed)
+    found = [_search(counts, np.array(wanted_shares), rng) for _ in range(RESTARTS if len(names) <= SWAP_LIMIT else 1)]
+    _, best = min(found, key=lambda pair: pair[0])
+    present = [np.bincount(best[counts[:, c] > 0], minlength=len(wanted_shares)) for c in range(len(classes))]
+    for label, having in zip(classes, present, strict=True):
+        if (having == 0).any():
+            raise CustomCNNError(
+                f"Every part needs a group of every class. Received: groups that leave class {show(label)} out of "
+                f"{PARTS[int(np.argmin(having))]}. Change the shares or split --by image."
+            )
+    return [PARTS[best[g]] for g in group_index]
+
+
+def _cost(filled: np.ndarray, wanted: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    # A class that is missing from a part costs more than any imbalance.
+    return (filled - wanted) ** 2 / (wanted * totals) + 10.0 * (filled == 0)
+
+
+def _search(counts: np.ndarray, wanted_shares: np.ndarray, rng: np.random.Generator) -> tuple[float, np.ndarray]:
+    """Fill the parts with the groups (G, C) in random order, then move and swap to the nearest minimum."""
+    totals = counts.sum(axis=0)
+    wanted = wanted_shares[:, None] * totals
+    part = np.empty(len(counts), dtype=np.intp)
+    filled = np.zeros_like(wanted)
+    for g in rng.permutation(len(counts)):
+        gain = (_cost(filled + counts[g], wanted, totals) - _cost(filled, wanted, totals)).sum(axis=1)
+        part[g] = int(np.argmin(gain))
+        filled[part[g]] += counts[g]
+    for _ in range(2 * len(counts)):
+        step = _best_move(counts, part, filled, wanted, totals)
+        if step is None and len(counts) <= SWAP_LIMIT:
+            step = _best_swap(counts, part, filled, wanted, totals)
+        if step is None:
+            break
+        for g, target in step:
+            filled[part[g]] -= counts[g]
+            filled[target] += counts[g]
+            part[g] = target
+    return float(_cost(filled, wanted, totals).sum()), part
+
+
+def _best_move(
+    counts: np.ndarray, part: np.ndarray, filled: np.ndarray, wanted: np.ndarray, totals: np.ndarray
+) -> list[tuple[int, int]] | None:
+    now = _cost(filled, wanted, totals).sum(axis=1)
+    leave = _cost(filled[part] - counts, wanted[part], totals).sum(axis=1) - now[part]
+    enter = _cost(filled + counts[:, None], wanted, totals).sum(axis=2) - now
+    change = leave[:, None] + enter
+    change[np.arange(len(part)), part] = 0
+    g, target = np.unravel_index(int(np.argmin(change)), change.shape)
+    return [(int(g), int(target))] if change[g, target] < -1e-9 else None
+
+
+def _best_swap(
+    counts: np.ndarray, part: np.ndarray, filled: np.ndarray, wanted: np.ndarray, totals: np.ndarray
+) -> list[tuple[int, int]] | None:
+    now = _cost(filled, wanted, totals).sum(axis=1)
+    exchange = counts[None, :, :] - counts[:, None, :]  # what g's part gains when h comes for g
+    mine = _cost(filled[part][:, None] + exchange, wanted[part][:, None], totals).sum(axis=2) - now[part][:, None]
+    change = mine + mine.T
+    change[part[:, None] == part[None, :]] = 0
+    g, h = (int(i) for i in np.unravel_index(int(np.argmin(change)), change.shape))
+    return [(g, int(part[h])), (h, int(part[g]))] if change[g, h] < -1e-9 else None
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """What `split_folder` made: the manifest in the destination, what was skipped, and what the parts share."""
+
+    manifest: Manifest
+    skipped: list[tuple[str, str]]
+    leakage: list[Leakage]
+
+
+def check_files(
+    manifest: Manifest, *, skip_bad: bool = False, workers: int | None = None, progress: Progress = silent
+) -> tuple[Manifest, list[tuple[str, str]]]:
+    """Decode every image once and add its SHA-256.
+
+    Returns:
+        The manifest of the good images, and (path, reason) of the others.
+
+    Raises:
+        CustomCNNError: some cannot be used and `skip_bad` is False; all are named.
+    """
+    good: list[Record] = []
+    bad: list[tuple[str, str]] = []
+    with progress(len(manifest.records), "check") as advance:
+        for record, outcome in zip(
+            manifest.records,
+            files.parallel(partial(_check, manifest.root), manifest.records, workers),
+            strict=True,
+        ):
+            if isinstance(outcome, BadImage):
+                bad.append((record.path, outcome.reason))
+            else:
+                good.append(replace(record, sha256=outcome))
+            advance(1)
+    if bad and not skip_bad:
+        raise bad_files(bad)
+    if not good:
+        raise CustomCNNError(f"Data holds at least one image that can be used. Received: {show(manifest.root)}.")
+    return replace(manifest, records=tuple(good)), bad
+
+
+def _check(root: Path, record: Record) -> str | BadImage:
+    try:
+        data = (root / record.path).read_bytes()
+        open_image(data, record.path)
+    except BadImage as error:
+        return error
+    except OSError as error:
+        return BadImage(record.path, f"unreadable ({error.strerror})")
+    return files.sha256(data)
+
+
+def split_folder(
+    manifest: Manifest,
+    dst: Path,
+    parts: Shares,
+    *,
+    by: str = "image",
+    seed: int = 120,
+    link: str = "copy",
+    replace_dst: bool = False,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> SplitResult:
+    """Split class folders into `dst/train`, `dst/validation` and, if it has a share, `dst/test`, with a manifest.csv.
+
+    Args:
+        manifest: the source, from `scan`, with groups if they are known.
+        dst: the folder to make.
+        parts: the shares, from `shares`.
+        by: "image" (the report's rule) or "group".
+        seed: the same seed gives the same split.
+        link: "copy", "hard" or "symlink".
+        replace_dst: write over a destination that is not empty.
+        skip_bad: leave out files that cannot be decoded instead of failing.
+        workers: threads; None for one a core.
+        progress: see `customcnn.progress`.
+
+    Raises:
+        CustomCNNError: see `scan`, `check_files`, `split_by_image`, `split_by_group`; or the source is split already.
+    """
+    files.refuse_overlap(manifest.root, dst)
+    files.refuse_non_empty(dst, replace_dst)
+    if manifest.parts:
+        raise CustomCNNError(
+            f"A folder is split once. Received: {show(manifest.root)}, which has {show_all(manifest.parts)} already. "
+            "Give the folder of class folders that it was made from."
+        )
+    if by == "group" and not manifest.groups_known:
+        raise CustomCNNError(
+            f"A split by group needs the group of every image. Received: none for {show(manifest.root)}. "
+            "Use --group-pattern (cnmc, or a regular expression) or --groups FILE.csv."
+        )
+    require_classes(manifest)
+    manifest, skipped = check_files(manifest, skip_bad=skip_bad, workers=workers, progress=progress)
+    require_classes(manifest)
+    labels = [record.label for record in manifest.records]
+    if by == "group":
+        chosen = split_by_group(labels, [record.group for record in manifest.records], parts, seed)
+    else:
+        chosen = split_by_image(labels, parts, seed)
+    placed = [
+        (record.path, replace(record, path=f"{part}/{record.path}", split=part))
+        for record, part in zip(manifest.records, chosen, strict=True)
+    ]
+    with files.Staging(dst, replace=replace_dst) as work:
+        for folder in {Path(record.path).parent for _, record in placed}:
+            (work / folder).mkdir(parents=True)
+        with progress(len(placed), "split") as advance:
+            for _ in files.parallel(partial(_place, manifest.root, work, link), placed, workers):
+                advance(1)
+        records = tuple(sorted((record for _, record in placed), key=lambda record: record.path))
+        result = Manifest(dst, records)
+        result.write(work / MANIFEST)
+    return SplitResult(result, skipped, leakages(result))
+
+
+def leakages(manifest: Manifest) -> list[Leakage]:
+    """Return what the validation and the test part share with the training part."""
+    train = manifest.part("train").records
+    return [find_leakage(train, manifest.part(part).records, part) for part in manifest.parts if part != "train"]
+
+
+def _place(root: Path, work: Path, link: str, item: tuple[str, Record]) -> None:
+    source, target = root / item[0], work / item[1].path
+    if link == "copy":
+        shutil.copyfile(source, target)
+    elif link == "hard":
+        os.link(source.resolve(), target)
+    else:
+        target.symlink_to(source.resolve())
