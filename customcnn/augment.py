@@ -54,12 +54,18 @@ class Operations:
             "contrast": 0 <= self.contrast < 1,
             "random_erasing": self.random_erasing == 0 or 0.1 <= self.random_erasing <= 1,
         }
-        ranges = {"rotate": "0..25 degrees", "zoom": "1..4", "shear": "0..25 degrees", "random_erasing": ".1..1"}
+        ranges = {
+            "probability": "lies in 0..1",
+            "rotate": "lies in 0..25 degrees",
+            "zoom": "lies in 1..4",
+            "shear": "lies in 0..25 degrees",
+            "brightness": "is at least 0 and below 1",
+            "contrast": "is at least 0 and below 1",
+            "random_erasing": "is 0 or lies in .1..1",
+        }
         for name, fine in limits.items():
             if not fine:
-                raise CustomCNNError(
-                    f"--{name.replace('_', '-')} lies in {ranges.get(name, '0..1')}. Received: {getattr(self, name):g}."
-                )
+                raise CustomCNNError(f"--{name.replace('_', '-')} {ranges[name]}. Received: {getattr(self, name):g}.")
 
     def pipeline(self) -> Callable[[Image.Image], Image.Image]:
         """Build Augmentor's pipeline.
@@ -75,6 +81,8 @@ class Operations:
 
         pipeline = Augmentor.Pipeline()
         p = self.probability
+        if p == 0:  # Augmentor refuses it
+            return pipeline.torch_transform()
         if self.turns:
             pipeline.rotate90(p)
             pipeline.rotate270(p)
@@ -98,7 +106,7 @@ class Operations:
 
 @dataclass(frozen=True)
 class AugmentResult:
-    """What `augment_folder` made: the manifest in the destination, and how many originals were not 8-bit RGB."""
+    """What `augment_folder` made: the manifest in the destination, and how many samples were made of images that were not 8-bit RGB."""
 
     manifest: Manifest
     converted: int
@@ -219,14 +227,21 @@ def _augment_file(root: Path, work: Path, seed: int, operations: Operations, tas
     image = read_image(source)
     format = lossless_format(image) if image.format != "GIF" else "PNG"
     path = PurePosixPath(task.record.path)
-    # A JPEG becomes a PNG and keeps its whole name, so that it cannot meet the samples of a PNG of the same stem.
-    stem, suffix = (path.stem, path.suffix) if format == image.format else (path.name, ".png")
-    target = str(path.with_name(f"{stem}-aug{task.copy:04d}{suffix}"))
+    # A JPEG becomes a PNG and keeps its own suffix too, so that it cannot meet the samples of a PNG of the same stem.
+    suffix = path.suffix if format == image.format else f"{path.suffix}.png"
+    target = str(path.with_name(f"{path.stem}-aug{task.copy:04d}{suffix}"))
     converted = image.mode != "RGB"
     if (work / target).exists():
         data = (work / target).read_bytes()
     else:
-        data = encode(augment_image(to_rgb(image), operations, f"{seed}/{task.record.path}/{task.copy}"), format)
+        try:
+            augmented = augment_image(to_rgb(image), operations, f"{seed}/{task.record.path}/{task.copy}")
+        except ValueError as error:
+            raise CustomCNNError(
+                "Images are large enough for the operations. "
+                f"Received: {show(task.record.path)}, {image.width} x {image.height} pixels ({error}). Use fewer of them."
+            ) from None
+        data = encode(augmented, format)
         files.write_bytes(work / target, data)
     record = task.record
     # Samples of one original must not part ways in a later split: it is their group where none is known.
@@ -236,11 +251,12 @@ def _augment_file(root: Path, work: Path, seed: int, operations: Operations, tas
 
 def augment_image(image: Image.Image, operations: Operations, seed: str) -> Image.Image:
     """Apply the operations to one RGB image, all chance drawn from the seed; the global generators are put back."""
+    pipeline = _pipeline(operations)
     state, numpy_state = random.getstate(), np.random.get_state()
     try:
         random.seed(seed)
         np.random.seed(random.getrandbits(32))
-        return _pipeline(operations)(image)
+        return pipeline(image.copy())  # Augmentor's random_erasing paints into the image that it is given
     finally:
         random.setstate(state)
         np.random.set_state(numpy_state)

@@ -9,7 +9,7 @@ import numpy as np
 
 from customcnn import files
 from customcnn.errors import CustomCNNError, show_all
-from customcnn.images import BadImage, center_box, encode, foreground, lossless_format, read_image
+from customcnn.images import BadImage, center_box, encode, foreground, lossless_format, read_image, to_rgb
 from customcnn.manifest import MANIFEST, Manifest, Record, bad_files
 from customcnn.progress import Progress, silent
 
@@ -29,6 +29,7 @@ class _Outcome:
     bad: str = ""
     too_small: str = ""
     cut: bool = False
+    taken: bool = False
 
 
 def crop_folder(
@@ -68,7 +69,8 @@ def crop_folder(
             (work / folder).mkdir(parents=True)
         outcomes: list[_Outcome] = []
         with progress(len(manifest.records), "crop") as advance:
-            task: Callable[[Record], _Outcome] = partial(_crop_file, manifest.root, work, size, check)
+            names = frozenset(record.path for record in manifest.records)
+            task: Callable[[Record], _Outcome] = partial(_crop_file, manifest.root, work, size, check, names)
             for outcome in files.parallel(task, manifest.records, workers):
                 outcomes.append(outcome)
                 advance(1)
@@ -98,9 +100,15 @@ def _refuse(outcomes: list[_Outcome], size: int) -> None:
             f"A crop keeps the whole foreground. Received: --size {size}, which cuts some away from {show_all(cut)}. "
             "Give a larger --size, or --no-check to cut it."
         )
+    taken = [outcome.record.path for outcome in outcomes if outcome.taken]
+    if taken:
+        raise CustomCNNError(
+            "A JPEG is cropped into a PNG, with .png added to its name. "
+            f"Received: {show_all(taken)}, beside images that have that name already. Rename one of each two."
+        )
 
 
-def _crop_file(root: Path, work: Path, size: int, check: bool, record: Record) -> _Outcome:
+def _crop_file(root: Path, work: Path, size: int, check: bool, names: frozenset[str], record: Record) -> _Outcome:
     try:
         image = read_image(root / record.path)
     except BadImage as error:
@@ -115,6 +123,11 @@ def _crop_file(root: Path, work: Path, size: int, check: bool, record: Record) -
             return _Outcome(record, cut=True)
     format = lossless_format(image)
     path = record.path if format == image.format else f"{record.path}.png"
-    data = encode(image.crop(box), format)
+    if path != record.path and path in names:
+        return _Outcome(record, taken=True)
+    cropped = image.crop(box)
+    if format == "PNG" and image.mode == "CMYK":  # a JPEG may be CMYK, a PNG may not
+        cropped = to_rgb(cropped)
+    data = encode(cropped, format)
     files.write_bytes(work / path, data)
     return _Outcome(replace(record, path=path, sha256=files.sha256(data)))

@@ -12,10 +12,10 @@ import numpy as np
 from customcnn import devices, files
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.images import SUFFIXES, decode
-from customcnn.leakage import DRAWN, Leakage, find_leakage, notes
+from customcnn.leakage import DRAWN, Leakage, find_leakage, notes, run_notes
 from customcnn.manifest import Manifest
 from customcnn.metrics import evaluate_predictions
-from customcnn.pack import pack
+from customcnn.pack import find_pack, pack
 from customcnn.progress import Progress, silent
 from customcnn.runs import ModelInfo, RunDir, load_model, read_info, rows_to_csv
 
@@ -74,9 +74,10 @@ def evaluate(
             f"{show(run.path)} knows {show_all(info.classes)}. Give the data that belongs to the run."
         )
     devices.configure(device)
-    packed = pack(data, info.input_size, workers=workers, progress=progress)
+    # A training leaves a pack of all parts; where there is none, the scored images alone are decoded.
+    packed = find_pack(data, info.input_size) or pack(scored, info.input_size, workers=workers, progress=progress)
     model = load_model(path)
-    rows = packed.rows() if part is None and not data.parts else packed.rows(name)
+    rows = packed.rows(name if data.parts else None)
     with progress(len(rows), "evaluate") as advance:
         parts = []
         for start in range(0, len(rows), BATCH):
@@ -163,13 +164,12 @@ def _write(
     ]
     files.write_text(target.predictions, rows_to_csv(rows))
     files.write_text(target.metrics, json.dumps(metrics, indent=2) + "\n")
-    title = f"{info.model}, {metrics['part']} part of {scored.root.name}"
+    which = "all" if metrics["part"] == "given" else f"{metrics['part']} part"
+    title = f"{info.model}, {which} of {scored.root.name}"
     plot_confusion(metrics["confusion_matrix"], info.classes, target.confusion, title=title, notes=beside)
     history = run.read_history()
     if history:
-        trained = run.read_manifest()
-        on_validation = find_leakage(trained.part("train").records, trained.part("validation").records, "validation")
-        plot_curves(history, target.curves, notes=notes(trained, on_validation))
+        plot_curves(history, target.curves, notes=run_notes(run.read_manifest()))
 
 
 @dataclass(frozen=True)

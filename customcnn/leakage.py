@@ -70,6 +70,12 @@ def find_leakage(train: Iterable[Record], other: Iterable[Record], part: str) ->
     )
 
 
+def run_notes(trained: Manifest) -> list[str]:
+    """Return the sentences that belong beside everything from a run, given the images it was trained on."""
+    validation = trained.part("validation").records
+    return notes(trained, find_leakage(trained.part("train").records, validation, "validation"))
+
+
 def notes(data: Manifest, leakage: Leakage) -> list[str]:
     """Return the sentences that stand beside every score on this data: its leakage, and whether it is drawn."""
     return [*([leakage.warning] if leakage.warning else []), *([DRAWN] if data.drawn else [])]

@@ -20,6 +20,9 @@ CACHE = ".customcnn"
 """The folder inside a data folder where its packs are kept: a name with a dot in front is never taken for a class."""
 
 
+FALLBACK = Path(tempfile.gettempdir()) / "customcnn-packs"
+
+
 @dataclass(frozen=True)
 class Packed:
     """Images decoded and resized, with their records.
@@ -66,13 +69,12 @@ def pack(
     Raises:
         CustomCNNError: an image cannot be decoded, or is missing.
     """
-    name = f"pack-{size[1]}x{size[0]}-{fingerprint(manifest)[:16]}"
+    found = find_pack(manifest, size)
+    if found is not None:
+        return found
+    name = _name(manifest, size)
     home = manifest.root / CACHE
-    fallback = Path(tempfile.gettempdir()) / "customcnn-packs"
-    for folder in (home, fallback):
-        if (folder / name / "pack.json").is_file():
-            return _open(folder / name, manifest)
-    home = home if _writable(home) else fallback
+    home = home if _writable(home) else FALLBACK
     try:
         with files.Staging(home / name) as work:
             _write(work, manifest, size, workers, progress)
@@ -81,6 +83,19 @@ def pack(
         if not (home / name / "pack.json").is_file():
             raise
     return _open(home / name, manifest)
+
+
+def find_pack(manifest: Manifest, size: tuple[int, int]) -> Packed | None:
+    """Open the pack that an earlier call of `pack` left for these images at this size; None if there is none."""
+    name = _name(manifest, size)
+    for folder in (manifest.root / CACHE, FALLBACK):
+        if (folder / name / "pack.json").is_file():
+            return _open(folder / name, manifest)
+    return None
+
+
+def _name(manifest: Manifest, size: tuple[int, int]) -> str:
+    return f"pack-{size[1]}x{size[0]}-{fingerprint(manifest)[:16]}"
 
 
 def _writable(folder: Path) -> bool:

@@ -111,10 +111,11 @@ def load_recipe(path: Path | None, settings: Mapping[str, object], base: Recipe 
     """
     from_file = read_recipe(path) if path else {}
     if base is None:
+        source = "the command line" if "model" in settings else show(str(path))
         model = settings.get("model", from_file.get("model", Recipe.model))
-        base = parse_recipe({"model": model}, "--model")
+        base = parse_recipe({"model": model}, source)
         base = parse_recipe(get_spec(base.model).recipe, f"the table's row of {base.model}", base)
-    return parse_recipe(settings, "the command line", parse_recipe(from_file, str(path), base))
+    return parse_recipe(settings, "the command line", parse_recipe(from_file, show(str(path)), base))
 
 
 def read_recipe(path: Path) -> dict[str, object]:
@@ -125,12 +126,12 @@ def read_recipe(path: Path) -> dict[str, object]:
     """
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise CustomCNNError(f"A recipe is a TOML file. Received: {show(path)} ({error}).") from None
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, object]:
-    """Read `key=value` settings; a value is TOML, or plain text where it is not.
+    """Read `key=value` settings; a value is TOML, or plain text where it is not or where the key is text.
 
     Raises:
         CustomCNNError: a setting without an equals sign.
@@ -140,11 +141,18 @@ def parse_settings(settings: Iterable[str]) -> dict[str, object]:
         key, equals, text = setting.partition("=")
         if not equals:
             raise CustomCNNError(f"--set takes key=value. Received: {show(setting)}. Example: --set input_size=48.")
-        try:
-            values[key.strip()] = tomllib.loads(f"x = {text}")["x"]
-        except tomllib.TOMLDecodeError:
-            values[key.strip()] = text.strip()
+        values[key.strip()] = _value(key.strip(), text.strip())
     return values
+
+
+def _value(key: str, text: str) -> object:
+    try:
+        found = tomllib.loads(f"x = {text}")
+    except ValueError:
+        return text
+    # A class may be called 1 or true. More than x is found where the text holds a line break.
+    is_text = key in KEYS and isinstance(KEYS[key].default, str) and not isinstance(found["x"], str)
+    return text if is_text or len(found) > 1 else found["x"]
 
 
 def _checked(key: str, value: object, source: str) -> object:
@@ -156,19 +164,27 @@ def _checked(key: str, value: object, source: str) -> object:
         return tuple(value)
     wanted: Any = type(KEYS[key].default)
     if wanted is float and type(value) is int:
-        return float(value)
+        return _float(value)
     if type(value) is not wanted:
         names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        raise CustomCNNError(f"Recipe key {key} is {names[wanted]}. Received: {value!r} in {source}.")
+        rule = names[wanted] + (", or two in square brackets" if key == "input_size" else "")
+        raise CustomCNNError(f"Recipe key {key} is {rule}. Received: {value!r} in {source}.")
     return value
+
+
+def _float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        # JSON's escapes are TOML's, but for DEL, which TOML wants escaped too.
-        return json.dumps(value).replace("\x7f", "\\u007f")
+        # JSON's escapes are TOML's, but for DEL, which TOML wants escaped too, and for pairs of surrogates.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
     return repr(value)

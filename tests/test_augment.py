@@ -1,0 +1,517 @@
+"""Augmentation: the shares, the chances, the bytes for a seed, and going on after a stop."""
+
+import hashlib
+import random
+import re
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from customcnn.audit import eight_views
+from customcnn.augment import Operations, apportion, augment_folder, augment_image, samples
+from customcnn.errors import CustomCNNError
+from customcnn.images import decode, read_image
+from customcnn.manifest import Manifest, Record, read_manifest, scan
+
+RNG = np.random.default_rng(3)
+NOISE = Image.fromarray(RNG.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+
+
+def augment(src, dst, count, **options):
+    return augment_folder(scan(src), dst, count, workers=options.pop("workers", 1), **options)
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def origin(path):
+    """Return the path of a sample's original, read from the sample's name."""
+    return re.fullmatch(r"(.*)-aug\d{4,}(\.\w+)", path).expand(r"\1\2")
+
+
+def make_manifest(tmp_path, sizes):
+    return Manifest(tmp_path, tuple(Record(f"{c}/{i}.png", c) for c, size in sizes.items() for i in range(size)))
+
+
+# ---------------------------------------------------------------- how many of which
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes", "parts"),
+    [
+        (20_000, [5817, 2711], [13642, 6358]),  # 13642.12 and 6357.88: the second has the larger remainder
+        (10, [1, 1, 1], [4, 3, 3]),
+        (3, [100, 1, 1], [1, 1, 1]),
+        (4, [1000, 1], [3, 1]),
+        (5, [1, 1], [3, 2]),
+        (7, [3], [7]),
+    ],
+)
+def test_shares_by_hand(count, sizes, parts):
+    assert apportion(count, sizes) == parts
+
+
+@given(st.data(), st.lists(st.integers(1, 10_000), min_size=1, max_size=8))
+def test_shares_are_whole_and_within_one_of_proportional(data, sizes):
+    count = data.draw(st.integers(len(sizes), 30_000))
+    parts = apportion(count, sizes)
+    exact = [count * size / sum(sizes) for size in sizes]
+    assert sum(parts) == count
+    assert min(parts) >= 1
+    if min(exact) >= 1:
+        assert all(abs(part - wanted) < 1 for part, wanted in zip(parts, exact, strict=True))
+    ranked = sorted(zip(sizes, parts, strict=True))
+    assert [part for _, part in ranked] == sorted(parts), "a larger class has no fewer samples"
+
+
+def test_every_original_is_used_equally_often_give_or_take_one(tmp_path):
+    manifest = make_manifest(tmp_path, {"all": 7, "hem": 3})
+    tasks = list(samples(manifest, 48, seed=1, balance=False))
+    assert Counter(task.record.label for task in tasks) == {"all": 34, "hem": 14}  # 33.6 and 14.4
+    uses = Counter(task.record.path for task in tasks)
+    assert sorted(uses[f"all/{i}.png"] for i in range(7)) == [4, 5, 5, 5, 5, 5, 5]
+    assert sorted(uses[f"hem/{i}.png"] for i in range(3)) == [4, 5, 5]
+    for path, used in uses.items():
+        assert [task.copy for task in tasks if task.record.path == path] == list(range(used))
+
+
+def test_the_seed_chooses_which_originals_are_used_once_more(tmp_path):
+    manifest = make_manifest(tmp_path, {"all": 40, "hem": 40})
+
+    def chosen(seed):
+        return {task.record.path for task in samples(manifest, 40, seed=seed, balance=False)}
+
+    assert chosen(1) == chosen(1)
+    assert chosen(1) != chosen(2)
+    assert {path.split("/")[1] for path in chosen(1) if path.startswith("all")} != {
+        path.split("/")[1] for path in chosen(1) if path.startswith("hem")
+    }
+
+
+def test_balance_makes_the_classes_equal(tmp_path):
+    manifest = make_manifest(tmp_path, {"a": 9, "b": 2, "c": 1})
+    tasks = samples(manifest, 20, seed=1, balance=True)
+    assert Counter(task.record.label for task in tasks) == {"a": 7, "b": 7, "c": 6}
+
+
+@pytest.mark.parametrize("count", [0, -1, 1])
+def test_a_count_below_one_for_each_class_is_refused(make_folder, tmp_path, count):
+    with pytest.raises(CustomCNNError) as caught:
+        augment(make_folder({"all": 2, "hem": 2}), tmp_path / "out", count)
+    assert str(caught.value) == f"--count is at least 1 for each of 2 classes. Received: {count}."
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_class_alone_and_a_folder_without_training_images_are_refused(make_folder, tmp_path):
+    with pytest.raises(CustomCNNError, match="at least two classes"):
+        augment(make_folder({"all": 2}, "one"), tmp_path / "out", 5)
+    with pytest.raises(CustomCNNError, match="needs a training part"):
+        augment(make_folder({"validation/all": 2, "validation/hem": 2}, "two"), tmp_path / "out", 5)
+
+
+# ---------------------------------------------------------------- chance
+
+
+def within_binomial_error(hits, draws, p):
+    return abs(hits - draws * p) < 4 * (draws * p * (1 - p)) ** 0.5
+
+
+def test_flips_fire_half_the_time_and_independently():
+    picture = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    pixels = np.asarray(picture)
+    outcomes = {pixels[::y, ::x].tobytes(): (y, x) for y in (1, -1) for x in (1, -1)}
+    operations = Operations(turns=False)
+    draws = 4000
+    seen = Counter(outcomes[augment_image(picture, operations, str(i)).tobytes()] for i in range(draws))
+    for outcome in outcomes.values():
+        assert within_binomial_error(seen[outcome], draws, 0.25), seen
+    for axis in (0, 1):  # Augmentor's own sample() would fire 55 times in 100: more than six standard deviations off
+        assert within_binomial_error(sum(n for outcome, n in seen.items() if outcome[axis] == -1), draws, 0.5)
+
+
+@pytest.mark.parametrize("p", [0.5, 0.1, 0.9])
+def test_a_single_operation_fires_with_its_probability(p):
+    operations = Operations(probability=p, turns=False, flips=False, random_erasing=0.5)
+    black = Image.new("RGB", (20, 20))
+    draws = 3000
+    fired = sum(augment_image(black.copy(), operations, str(i)).getbbox() is not None for i in range(draws))
+    assert within_binomial_error(fired, draws, p), fired / draws
+
+
+def test_quarter_turns_follow_from_two_independent_operations():
+    views = [view.tobytes() for view in map(np.ascontiguousarray, eight_views(np.asarray(NOISE))[:4])]
+    draws = 4000
+    seen = Counter(views.index(augment_image(NOISE, Operations(flips=False), str(i)).tobytes()) for i in range(draws))
+    for view, p in ((0, 0.5), (1, 0.25), (2, 0.0), (3, 0.25)):  # both turns together are none
+        assert within_binomial_error(seen[view], draws, p) or seen[view] == p == 0, seen
+
+
+def test_probability_none_and_one_are_exact():
+    pixels = np.asarray(NOISE)
+    never = Operations(probability=0.0, rotate=10, zoom=2.0, shear=5, brightness=0.5, contrast=0.5, random_erasing=0.3)
+    always = Operations(probability=1.0, turns=False)
+    for i in range(200):
+        np.testing.assert_array_equal(np.asarray(augment_image(NOISE, never, str(i))), pixels)
+        np.testing.assert_array_equal(np.asarray(augment_image(NOISE, always, str(i))), pixels[::-1, ::-1])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"rotate": 20}, {"zoom": 2.0}, {"shear": 20}, {"brightness": 0.5}, {"contrast": 0.5}, {"random_erasing": 0.5}],
+    ids=lambda option: next(iter(option)),
+)
+def test_each_further_operation_changes_pixels_repeatably(option):
+    operations = Operations(probability=1.0, turns=False, flips=False, **option)
+    before = NOISE.tobytes()
+    results = [augment_image(NOISE, operations, str(i)) for i in range(20)]
+    assert {(image.size, image.mode) for image in results} == {((24, 24), "RGB")}
+    assert sum(image.tobytes() != before for image in results) >= 15  # a turn by 0 degrees is possible
+    assert len({image.tobytes() for image in results}) >= 10
+    assert [image.tobytes() for image in results] == [
+        augment_image(NOISE, operations, str(i)).tobytes() for i in range(20)
+    ]
+    assert NOISE.tobytes() == before, "the caller's image is left alone"
+
+
+def test_the_further_operations_stay_in_their_ranges():
+    grey = Image.new("RGB", (16, 16), (100, 100, 100))
+    brightness = Operations(probability=1.0, turns=False, flips=False, brightness=0.2)
+    levels = [np.asarray(augment_image(grey, brightness, str(i))).max() for i in range(300)]
+    assert (79, 121) <= (min(levels), max(levels)) <= (82, 121)
+    assert max(levels) >= 118
+    erasing = Operations(probability=1.0, turns=False, flips=False, random_erasing=0.5)
+    boxes = [augment_image(Image.new("RGB", (40, 40)), erasing, str(i)).getbbox() for i in range(200)]
+    edges = [edge for box in boxes for edge in (box[2] - box[0], box[3] - box[1])]
+    assert 3 <= min(edges) <= 5
+    assert 18 <= max(edges) <= 20
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"probability": 1.5}, "--probability lies in 0..1. Received: 1.5."),
+        ({"probability": -0.1}, "--probability lies in 0..1. Received: -0.1."),
+        ({"probability": float("nan")}, "--probability lies in 0..1. Received: nan."),
+        ({"rotate": 26}, "--rotate lies in 0..25 degrees. Received: 26."),
+        ({"rotate": -1}, "--rotate lies in 0..25 degrees. Received: -1."),
+        ({"zoom": 0.5}, "--zoom lies in 1..4. Received: 0.5."),
+        ({"zoom": 5.0}, "--zoom lies in 1..4. Received: 5."),
+        ({"shear": 40}, "--shear lies in 0..25 degrees. Received: 40."),
+        ({"brightness": 1.0}, "--brightness is at least 0 and below 1. Received: 1."),
+        ({"contrast": -0.5}, "--contrast is at least 0 and below 1. Received: -0.5."),
+        ({"random_erasing": 0.05}, "--random-erasing is 0 or lies in .1..1. Received: 0.05."),
+        ({"random_erasing": 2.0}, "--random-erasing is 0 or lies in .1..1. Received: 2."),
+    ],
+)
+def test_what_is_out_of_range_is_refused(values, message):
+    with pytest.raises(CustomCNNError) as caught:
+        Operations(**values)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("size", [(10, 10), (32, 20), (15, 24)])
+def test_shapes_other_than_squares_are_kept_or_turned(size):
+    operations = Operations(rotate=25, zoom=4.0, shear=25, brightness=0.9, random_erasing=0.1)
+    seen = {augment_image(NOISE.resize(size), operations, str(i)).size for i in range(50)}
+    assert seen == {size, size[::-1]}
+
+
+def test_an_image_too_narrow_for_an_operation_is_named(make_folder, tmp_path):
+    src = make_folder({"all": 1, "hem": 1})
+    NOISE.resize((4, 40)).save(src / "all/narrow.png")
+    with pytest.raises(CustomCNNError) as caught:
+        augment(src, tmp_path / "out", 30, operations=Operations(probability=1.0, shear=25))
+    assert re.fullmatch(
+        r"Images are large enough for the operations\. Received: 'all/narrow\.png', 4 x 40 pixels \(.+\)\. "
+        r"Use fewer of them\.",
+        str(caught.value),
+    )
+
+
+def test_the_global_generators_are_left_as_they_were(make_folder, tmp_path):
+    src = make_folder({"all": 2, "hem": 2})
+    random.seed(1)
+    np.random.seed(2)
+    wanted = (random.random(), np.random.random())
+    random.seed(1)
+    np.random.seed(2)
+    augment(src, tmp_path / "out", 9)
+    assert (random.random(), np.random.random()) == wanted
+
+
+def test_the_global_generators_decide_nothing(make_folder, tmp_path):
+    src = make_folder({"all": 2, "hem": 2})
+    for seed in (1, 2):
+        random.seed(seed)
+        np.random.seed(seed)
+        augment(src, tmp_path / f"out{seed}", 20, operations=Operations(brightness=0.5, random_erasing=0.5))
+    assert files_in(tmp_path / "out1") == files_in(tmp_path / "out2")
+
+
+# ---------------------------------------------------------------- folders
+
+
+def test_exactly_count_files_that_are_turns_and_flips_of_their_originals(make_folder, tmp_path):
+    src = make_folder({"all": 5, "hem": 2})
+    result = augment(src, tmp_path / "out", 23)
+    names = sorted(files_in(tmp_path / "out"))
+    assert names == sorted([*(record.path for record in result.manifest.records), "manifest.csv"])
+    assert len(names) == 23 + 1
+    assert Counter(name.split("/")[0] for name in names) == {"all": 16, "hem": 7, "manifest.csv": 1}
+    uses = Counter(origin(record.path) for record in result.manifest.records)
+    assert uses.keys() == {record.path for record in scan(src).records}
+    assert max(uses[f"all/{i}.bmp"] for i in range(5)) - min(uses[f"all/{i}.bmp"] for i in range(5)) <= 1
+    views = set()
+    for record in result.manifest.records:
+        eight = [view.tolist() for view in eight_views(decode(src / origin(record.path)))]
+        views.add(eight.index(decode(tmp_path / "out" / record.path).tolist()))
+    assert len(views) >= 5, "many turns and flips occur"
+
+
+def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(make_folder, tmp_path, capfd):
+    src = make_folder({"all": 4, "hem": 3}, size=20)
+    operations = Operations(rotate=10, zoom=1.5, shear=5, brightness=0.3, contrast=0.3, random_erasing=0.3)
+    for workers in (1, 2, 8):
+        augment(src, tmp_path / f"out{workers}", 30, seed=5, operations=operations, workers=workers)
+    first = files_in(tmp_path / "out1")
+    assert len(first) == 31
+    assert files_in(tmp_path / "out2") == first
+    assert files_in(tmp_path / "out8") == first
+    augment(src, tmp_path / "other", 30, seed=6, operations=operations)
+    other = files_in(tmp_path / "other")
+    same = [name for name in first.keys() & other.keys() if first[name] == other[name] and name != "manifest.csv"]
+    assert len(same) < 5
+    assert capfd.readouterr() == ("", ""), "Augmentor and its workers print nothing"
+
+
+def test_a_sample_depends_on_its_original_and_number_alone(make_folder, tmp_path):
+    src = make_folder({"all": 2, "hem": 2})
+    augment(src, tmp_path / "few", 4)
+    augment(src, tmp_path / "many", 40)
+    few, many = files_in(tmp_path / "few"), files_in(tmp_path / "many")
+    assert all(many[name] == data for name, data in few.items() if name != "manifest.csv")
+
+
+def test_the_manifest_is_right(make_folder, tmp_path):
+    src = make_folder({"train/all": 2, "train/hem": 2, "validation/all": 1, "validation/hem": 1, "test/all": 1})
+    records = tuple(
+        Record(r.path, r.label, f"G{i}", r.split, hashlib.sha256((src / r.path).read_bytes()).hexdigest(), {"dye": "x"})
+        for i, r in enumerate(scan(src).records)
+    )
+    Manifest(src, records).write(src / "manifest.csv")
+    result = augment(src, tmp_path / "out", 10)
+    by_path = {record.path: record for record in records}
+    assert read_manifest(tmp_path / "out/manifest.csv").records == result.manifest.records
+    assert scan(tmp_path / "out").records == result.manifest.records
+    assert result.manifest.counts() == {
+        ("train", "all"): 5,
+        ("train", "hem"): 5,
+        ("validation", "all"): 1,
+        ("validation", "hem"): 1,
+        ("test", "all"): 1,
+    }
+    for record in result.manifest.records:
+        data = (tmp_path / "out" / record.path).read_bytes()
+        assert record.sha256 == hashlib.sha256(data).hexdigest()
+        if record.split == "train":
+            old = by_path[origin(record.path)]
+            assert (record.label, record.group, record.extra) == (old.label, old.group, {"dye": "x"})
+        else:
+            assert record == by_path[record.path]
+            assert data == (src / record.path).read_bytes()
+
+
+def test_other_parts_are_carried_over_byte_for_byte_even_if_lossy(make_folder, tmp_path):
+    src = make_folder({"train/all": 1, "train/hem": 1})
+    for name in ("all/a.jpg", "hem/b.jpg"):
+        (src / "validation" / name).parent.mkdir(parents=True)
+        NOISE.save(src / "validation" / name)
+    result = augment(src, tmp_path / "out", 2)
+    for record in result.manifest.part("validation").records:
+        data = (src / record.path).read_bytes()
+        assert (tmp_path / "out" / record.path).read_bytes() == data
+        assert record.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_samples_of_unsplit_images_have_their_original_as_their_group(make_folder, tmp_path):
+    src = make_folder({"all": 2, "hem": 1})
+    result = augment(src, tmp_path / "out", 6)
+    assert {record.group for record in result.manifest.records} == {"all/0.bmp", "all/1.bmp", "hem/0.bmp"}
+    assert all(record.group == origin(record.path) for record in result.manifest.records)
+
+
+def test_images_that_are_not_rgb_are_converted_and_counted(make_folder, tmp_path):
+    src = make_folder({"all": 1, "hem": 1})
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1024
+    Image.fromarray(deep).save(src / "all/deep.png")
+    NOISE.quantize(16).save(src / "all/palette.png")
+    NOISE.convert("L").save(src / "hem/grey.tif")
+    NOISE.quantize(16).save(src / "hem/still.gif")
+    NOISE.convert("CMYK").save(src / "hem/ink.tif")
+    clear = NOISE.convert("RGBA")
+    clear.putalpha(100)
+    clear.save(src / "hem/clear.webp", lossless=True)
+    result = augment(src, tmp_path / "out", 16, balance=True)
+    modes = Counter()
+    for record in result.manifest.records:
+        image = read_image(tmp_path / "out" / record.path)
+        assert image.mode == "RGB"
+        original = src / record.group
+        modes[read_image(original).mode] += 1
+        eight = [view.tolist() for view in eight_views(decode(original))]
+        assert np.asarray(image).tolist() in eight, record.path
+    assert modes.keys() == {"RGB", "I;16", "P", "L", "CMYK", "RGBA"}
+    assert result.converted == 16 - modes["RGB"]
+
+
+def test_what_cannot_be_written_without_loss_becomes_png(tmp_path):
+    for label in ("all", "hem"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        NOISE.save(tmp_path / f"data/{label}/a.jpg", quality=70)
+        NOISE.save(tmp_path / f"data/{label}/b.webp", quality=70)
+        NOISE.quantize(16).save(tmp_path / f"data/{label}/c.gif")
+    result = augment(tmp_path / "data", tmp_path / "out", 6)
+    names = {record.path for record in result.manifest.records}
+    assert names == {
+        f"{label}/{name}"
+        for label in ("all", "hem")
+        for name in ("a-aug0000.jpg.png", "b-aug0000.webp", "c-aug0000.gif.png")
+    }
+    for name in names:
+        original = tmp_path / "data" / origin(name.removesuffix(".png"))
+        eight = [view.tolist() for view in eight_views(decode(original))]
+        assert decode(tmp_path / "out" / name).tolist() in eight
+        assert Image.open(tmp_path / "out" / name).format == ("WEBP" if "webp" in name else "PNG")
+
+
+def test_images_of_one_stem_keep_samples_of_their_own(tmp_path):
+    names = ["a.jpg", "a.jpg.png", "a.png", "a.bmp", "a-aug0000.png", "a.gif", "a.gif.png"]
+    for label in ("all", "hem"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i, name in enumerate(names):
+            NOISE.rotate(10 * i).save(tmp_path / "data" / label / name)
+    result = augment(tmp_path / "data", tmp_path / "out", 28)
+    assert len({record.path for record in result.manifest.records}) == 28
+    assert len(files_in(tmp_path / "out")) == 29
+    assert Counter(Counter(record.group for record in result.manifest.records).values()) == {2: 14}
+
+
+def test_a_damaged_image_is_one_line_and_leaves_nothing(make_folder, tmp_path):
+    src = make_folder({"all": 3, "hem": 3})
+    data = (src / "all/1.bmp").read_bytes()
+    (src / "all/1.bmp").write_bytes(data[: len(data) // 2])
+    for workers in (1, 2):
+        with pytest.raises(CustomCNNError) as caught:
+            augment(src, tmp_path / "out", 12, workers=workers)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert message.startswith("Images are single pictures of a known format. Received: ")
+        assert "all/1.bmp', damaged (" in message
+        assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_names_with_anything_in_them_are_kept(tmp_path):
+    names = ["with space.png", "quo'te\".png", "new\nline.png", "ünïcode 细胞.png", "UPPER.PNG"]
+    for label in ("all", "hem"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for name in names:
+            NOISE.save(tmp_path / "data" / label / name)
+    result = augment(tmp_path / "data", tmp_path / "out", 10)
+    read = read_manifest(tmp_path / "out/manifest.csv").records
+    assert read == result.manifest.records
+    assert {record.path.replace("-aug0000", "") for record in read} == {
+        f"{c}/{n}" for c in ("all", "hem") for n in names
+    }
+
+
+# ---------------------------------------------------------------- going on after a stop
+
+
+@contextmanager
+def stop_after(number):
+    """Return a progress bar that interrupts the work after some steps, as Ctrl-C does."""
+    done = 0
+
+    def advance(n):
+        nonlocal done
+        done += n
+        if done == number:
+            raise KeyboardInterrupt
+
+    yield advance
+
+
+def stopped(src, dst, count, after, **options):
+    """Stop an augmentation after some files; return the file number and time of each that is finished."""
+    with pytest.raises(KeyboardInterrupt):
+        augment(src, dst, count, progress=lambda total, label: stop_after(after), **options)
+    work = dst.with_name(f".{dst.name}.partial")
+    assert not dst.exists()
+    return {
+        str(path.relative_to(work)): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in work.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def test_what_was_finished_before_a_stop_is_not_written_again(make_folder, tmp_path):
+    src = make_folder({"train/all": 2, "train/hem": 2, "validation/all": 1, "validation/hem": 1})
+    augment(src, tmp_path / "whole", 20)
+    finished = stopped(src, tmp_path / "out", 20, after=9)
+    assert len(finished) == 9
+    # A kill may leave a file half written.
+    unfinished = min(files_in(tmp_path / "whole").keys() - finished.keys() - {"manifest.csv"})
+    half = tmp_path / ".out.partial" / unfinished
+    half.with_name(f".{half.name}.partial").write_bytes(b"half a file")
+    augment(src, tmp_path / "out", 20)
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "whole")
+    now = {
+        name: ((tmp_path / "out" / name).stat().st_ino, (tmp_path / "out" / name).stat().st_mtime_ns)
+        for name in finished
+    }
+    assert now == finished
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out", "whole"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"seed": 8}, {"count": 21}, {"balance": True}, {"operations": Operations(brightness=0.5)}, {"touched": True}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_other_parameters_or_images_start_afresh(make_folder, tmp_path, changed):
+    src = make_folder({"all": 3, "hem": 2})
+    finished = stopped(src, tmp_path / "out", 20, after=9)
+    if changed.pop("touched", False):
+        NOISE.save(src / "all/0.bmp")
+    count = changed.pop("count", 20)
+    augment(src, tmp_path / "out", count, **changed)
+    augment(src, tmp_path / "whole", count, **changed)
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "whole")
+    for name, (_, time) in finished.items():
+        if (tmp_path / "out" / name).exists():
+            assert (tmp_path / "out" / name).stat().st_mtime_ns > time
+
+
+def test_an_error_later_on_keeps_no_half_of_it(make_folder, tmp_path):
+    src = make_folder({"all": 3, "hem": 3})
+    (src / "hem/2.bmp").write_bytes(b"no image")
+    with pytest.raises(CustomCNNError):
+        augment(src, tmp_path / "out", 12)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_destination_with_something_in_it_is_kept_unless_replaced(make_folder, tmp_path):
+    src = make_folder({"all": 1, "hem": 1})
+    augment(src, tmp_path / "out", 4)
+    before = files_in(tmp_path / "out")
+    with pytest.raises(CustomCNNError, match=r"is not empty\. Use --replace"):
+        augment(src, tmp_path / "out", 6)
+    assert files_in(tmp_path / "out") == before
+    augment(src, tmp_path / "out", 6, replace_dst=True)
+    assert len(files_in(tmp_path / "out")) == 7

@@ -1,0 +1,493 @@
+"""Writing whole or not at all, and work in threads and processes: order, errors, memory, and kills."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from customcnn import files
+from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.files import Staging, parallel, refuse_overlap, worker_count, write_bytes, write_text
+
+HERE = Path(__file__).parent
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """The files below a folder and what they hold; folders end with a slash."""
+    return {
+        str(path.relative_to(folder)) + "/" * path.is_dir(): "" if path.is_dir() else path.read_text()
+        for path in folder.rglob("*")
+    }
+
+
+# ---------------------------------------------------------------- names in messages
+
+
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("a b", "'a b'"),
+        ("it's", '"it\'s"'),
+        ("two\nlines\r", r"'two\nlines\r'"),
+        ("Zölle 細胞", "'Zölle 細胞'"),
+        ("\u2028\x1b[31m", r"'\u2028\x1b[31m'"),
+        (os.fsdecode(b"caf\xe9"), r"'caf\udce9'"),
+        (Path("all/1.bmp"), "'all/1.bmp'"),
+    ],
+)
+def test_names_are_shown_quoted_and_on_one_line(name, shown):
+    assert show(name) == shown
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_any_name_is_shown_in_one_printable_line(name):
+    assert len(show(name).splitlines()) == 1
+    show(name).encode()
+    assert show_all([name, "b"]) == f"{show(name)}, 'b'"
+
+
+# ---------------------------------------------------------------- one file
+
+
+def test_a_file_is_written_whole(tmp_path):
+    path = tmp_path / "a.bin"
+    write_bytes(path, b"old")
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tiny_disk):
+    write_bytes(tiny_disk / "a.bin", b"old")
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(tiny_disk / "a.bin", bytes(1_000_000))
+    assert tree(tiny_disk) == {"a.bin": "old"}
+
+
+def test_a_file_cannot_take_the_place_of_a_folder(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with pytest.raises(OSError):
+        write_bytes(tmp_path / "a", b"new")
+    assert tree(tmp_path) == {"a/": "", "a/b/": ""}
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    # A pipe that nobody reads holds the write up until the signal comes.
+    os.mkfifo(tmp_path / ".a.partial")
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write_bytes(tmp_path / "a", b"data")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_name_a_file_system_takes_can_be_written(tmp_path):
+    for name in ("n" * 255, "é" * 127, "é" * 120 + ".bmp"):
+        write_bytes(tmp_path / name, b"data")
+        assert (tmp_path / name).read_bytes() == b"data"
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_names_that_are_not_utf8_are_kept_in_text(tmp_path):
+    write_text(tmp_path / "a.txt", os.fsdecode(b"caf\xe9 \xc3\xa9"))
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9 \xc3\xa9"
+
+
+def test_sha256_is_the_published_one():
+    assert files.sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+# ---------------------------------------------------------------- a folder, whole or not at all
+
+
+def test_a_folder_appears_only_at_the_end(tmp_path):
+    dst = tmp_path / "out"
+    with Staging(dst) as work:
+        (work / "a").write_text("a")
+        assert not dst.exists()
+    assert tree(tmp_path) == {"out/": "", "out/a": "a"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_an_error_removes_what_was_written(tmp_path, error):
+    with pytest.raises(error), Staging(tmp_path / "out") as work:
+        (work / "a").write_text("a")
+        raise error
+    assert tree(tmp_path) == {}
+
+
+def test_an_error_removes_the_parents_that_were_made(tmp_path):
+    with pytest.raises(ValueError), Staging(tmp_path / "made" / "deep" / "out"):
+        raise ValueError
+    assert tree(tmp_path) == {}
+
+
+def test_an_empty_destination_may_exist(tmp_path):
+    (tmp_path / "out").mkdir()
+    with Staging(tmp_path / "out") as work:
+        (work / "a").write_text("a")
+    assert tree(tmp_path) == {"out/": "", "out/a": "a"}
+
+
+def test_a_link_to_a_folder_may_be_the_destination(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    with Staging(tmp_path / "out") as work:
+        (work / "a").write_text("a")
+    assert (tmp_path / "out").is_symlink()
+    assert tree(tmp_path) == {"disk/": "", "disk/a": "a", "out/": ""}
+
+
+def test_a_destination_with_something_in_it_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").write_text("old")
+    with pytest.raises(CustomCNNError) as caught, Staging(tmp_path / "out"):
+        raise AssertionError("not reached")
+    assert str(caught.value) == f"Destination '{tmp_path}/out' is not empty. Use --replace to write over it."
+    assert tree(tmp_path) == {"out/": "", "out/a": "old"}
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_file_as_destination_is_refused(tmp_path, replace):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(CustomCNNError) as caught, Staging(tmp_path / "out", replace=replace):
+        raise AssertionError("not reached")
+    assert str(caught.value) == (
+        f"A destination is a folder. Received: '{tmp_path}/out', which is a file. Choose another name."
+    )
+    assert tree(tmp_path) == {"out": "a file"}
+
+
+def test_replace_keeps_the_old_folder_until_the_new_one_is_whole(tmp_path):
+    dst = tmp_path / "out"
+    dst.mkdir()
+    (dst / "a").write_text("old")
+    with pytest.raises(ValueError), Staging(dst, replace=True) as work:
+        (work / "a").write_text("half")
+        raise ValueError
+    assert tree(tmp_path) == {"out/": "", "out/a": "old"}
+    with Staging(dst, replace=True) as work:
+        (work / "b").write_text("new")
+        assert tree(dst) == {"a": "old"}
+    assert tree(tmp_path) == {"out/": "", "out/b": "new"}
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
+    # What such a kill leaves: the old folder set aside, the new one still under its working name.
+    for name, text in ((".out.old", "old"), (".out.partial", "new")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(text)
+    with pytest.raises(CustomCNNError, match="is not empty"), Staging(tmp_path / "out"):
+        raise AssertionError("not reached")
+    assert (tmp_path / "out" / "a").read_text() == "old"
+    with Staging(tmp_path / "out", replace=True) as work:
+        assert tree(tmp_path / "out") == {"a": "old"}
+        (work / "a").write_text("new")
+    assert tree(tmp_path) == {"out/": "", "out/a": "new"}
+
+
+def test_a_kill_after_the_two_renames_keeps_the_new_folder(tmp_path):
+    for name, text in ((".out.old", "old"), ("out", "new")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(text)
+    with pytest.raises(CustomCNNError, match="is not empty"), Staging(tmp_path / "out"):
+        raise AssertionError("not reached")
+    assert tree(tmp_path) == {"out/": "", "out/a": "new"}
+
+
+def test_leftovers_of_a_kill_are_cleared_but_links_are_not_followed(tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "a").write_text("kept")
+    work = tmp_path / ".out.partial"
+    (work / "sub").mkdir(parents=True)
+    (work / "sub" / "b").write_text("left")
+    (work / "c").write_text("left")
+    (work / "link").symlink_to(tmp_path / "precious")
+    with Staging(tmp_path / "out") as work:
+        assert list(work.iterdir()) == []
+    assert tree(tmp_path) == {"out/": "", "precious/": "", "precious/a": "kept"}
+
+
+@pytest.mark.parametrize("again, kept", [({"seed": 7, "n": 2}, True), ({"seed": 8, "n": 2}, False), (None, False)])
+def test_work_goes_on_only_where_everything_is_equal(tmp_path, again, kept):
+    with pytest.raises(KeyboardInterrupt), Staging(tmp_path / "out", resume={"n": 2, "seed": 7}) as work:
+        (work / "a").write_text("done")
+        raise KeyboardInterrupt
+    assert not (tmp_path / "out").exists()
+    with Staging(tmp_path / "out", resume=again) as work:
+        assert (work / "a").exists() is kept
+        (work / "b").write_text("done")
+    assert tree(tmp_path) == {"out/": "", **({"out/a": "done"} if kept else {}), "out/b": "done"}
+
+
+def test_an_error_removes_work_that_a_kill_would_keep(tmp_path):
+    with pytest.raises(ValueError), Staging(tmp_path / "out", resume={"n": 2}) as work:
+        (work / "a").write_text("done")
+        raise ValueError
+    assert tree(tmp_path) == {}
+
+
+def test_a_second_writer_is_refused_and_the_first_goes_on(tmp_path):
+    with Staging(tmp_path / "out") as work:
+        (work / "a").write_text("a")
+        with pytest.raises(CustomCNNError) as caught, Staging(tmp_path / "out", replace=True):
+            raise AssertionError("not reached")
+    assert str(caught.value) == (
+        f"A destination is written by one process at a time. Received: '{tmp_path}/out', which another process is "
+        "writing now. Wait for it, or choose another destination."
+    )
+    assert tree(tmp_path) == {"out/": "", "out/a": "a"}
+
+
+def test_a_refused_call_holds_no_lock_and_no_file(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").write_text("old")
+    (tmp_path / ".out.old").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(CustomCNNError, match="not empty"), Staging(tmp_path / "out"):
+            raise AssertionError("not reached")
+    assert len(os.listdir("/proc/self/fd")) == before
+    with Staging(tmp_path / "out", replace=True):
+        pass
+    assert tree(tmp_path) == {"out/": ""}
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from customcnn.files import Staging
+with Staging(Path(sys.argv[1]), resume={"n": 1}) as work:
+    (work / "a").write_text("done")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_process_leaves_no_lock_and_its_work_is_taken_up(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        with pytest.raises(CustomCNNError, match="which another process is writing now"):
+            Staging(tmp_path / "out", resume={"n": 1}).__enter__()
+        process.kill()
+        process.wait()
+    with Staging(tmp_path / "out", resume={"n": 1}) as work:
+        assert (work / "a").read_text() == "done"
+    assert tree(tmp_path) == {"out/": "", "out/a": "done"}
+
+
+def test_a_mounted_destination_is_refused_before_the_work(tiny_disk):
+    with pytest.raises(CustomCNNError) as caught, Staging(tiny_disk):
+        raise AssertionError("not reached")
+    assert str(caught.value) == (
+        f"A destination is made beside its final place and renamed. Received: '{tiny_disk}', a mount point. "
+        "Choose a folder inside it."
+    )
+    assert sorted(path.name for path in tiny_disk.parent.iterdir()) == ["disk"]
+
+
+def test_a_folder_that_comes_between_is_not_lost(tmp_path):
+    # Another program that does not know our lock makes the destination while we work.
+    dst = tmp_path / "out"
+    with pytest.raises(CustomCNNError, match="is not empty"), Staging(dst) as work:
+        (work / "a").write_text("ours")
+        dst.mkdir()
+        (dst / "a").write_text("theirs")
+    assert tree(tmp_path) == {"out/": "", "out/a": "theirs"}
+
+
+@pytest.mark.parametrize("src, dst", [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a", "link/b"), ("a", "x/../a/b")])
+def test_source_and_destination_inside_each_other_are_refused(tmp_path, src, dst):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    with pytest.raises(CustomCNNError) as caught:
+        refuse_overlap(tmp_path / src, tmp_path / dst)
+    assert str(caught.value) == (
+        "Source and destination are separate folders, neither inside the other. "
+        f"Received: '{tmp_path}/{src}' and '{tmp_path}/{dst}'. Choose a destination beside the source."
+    )
+    refuse_overlap(tmp_path / "a" / "b", tmp_path / "ab")
+
+
+# ---------------------------------------------------------------- work in parallel
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def fail_at(bad: set[int], x: int) -> int:
+    time.sleep(0.001 * (x % 3))
+    if x in bad:
+        raise ValueError(f"item {x}")
+    return x
+
+
+def die_at(bad: int, x: int) -> int:
+    if x == bad:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def broken_image(path: str) -> None:
+    from customcnn.images import BadImage
+
+    raise BadImage(path, "an empty file")
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2, 8])
+def test_results_come_in_order(workers):
+    assert list(parallel(partial(fail_at, set()), range(100), workers)) == list(range(100))
+    assert list(parallel(square, [], workers)) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_of_processes_come_in_order(workers):
+    assert list(parallel(square, range(100), workers, processes=True)) == [x * x for x in range(100)]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_the_first_error_in_order_is_raised_after_the_results_before_it(workers):
+    results = parallel(partial(fail_at, {5, 3, 90}), range(100), workers)
+    got = []
+    with pytest.raises(ValueError, match=r"^item 3$"):
+        got.extend(results)
+        raise AssertionError("not reached")
+    assert list(results) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_few_items_are_taken_in_advance(workers):
+    taken = 0
+
+    def items():
+        nonlocal taken
+        for i in range(1000):
+            taken += 1
+            yield i
+
+    for done, _ in enumerate(parallel(square, items(), workers), start=1):
+        assert taken <= done + 4 * workers
+    assert taken == 1000
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_leaving_early_stops_the_work(workers):
+    started = []
+    results = parallel(lambda x: started.append(x) or x, range(1000), workers)
+    assert next(results) == 0
+    results.close()
+    count = len(started)
+    time.sleep(0.05)
+    assert len(started) == count <= 1 + 4 * workers
+
+
+def test_our_errors_come_whole_from_a_worker_process():
+    with pytest.raises(CustomCNNError) as caught:
+        list(parallel(broken_image, ["all/1.bmp"], 2, processes=True))
+    assert str(caught.value) == ("Images are single pictures of a known format. Received: 'all/1.bmp', an empty file.")
+
+
+def test_a_killed_worker_is_a_clear_error():
+    with pytest.raises(CustomCNNError) as caught:
+        list(parallel(partial(die_at, 3), range(50), 2, processes=True))
+    assert str(caught.value) == (
+        "A worker process was killed (out of memory?). Received: no result from it. Try again with fewer --workers."
+    )
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_no_workers_are_refused(workers):
+    with pytest.raises(CustomCNNError) as caught:
+        list(parallel(square, [1], workers))
+    assert str(caught.value) == f"Work needs at least one worker. Received: {workers}. Give --workers 1 or more."
+
+
+def test_one_worker_for_every_core_by_default():
+    assert worker_count(None) == len(os.sched_getaffinity(0))
+    assert worker_count(3) == 3
+
+
+PARENT = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from customcnn.files import parallel
+from test_files import slow
+if __name__ == "__main__":
+    for pid in parallel(slow, range(1000), 2, processes=True):
+        print(pid, flush=True)
+"""
+
+
+def slow(x: int) -> int:
+    time.sleep(0.1)
+    return os.getpid()
+
+
+def start_parent(tmp_path: Path) -> tuple[subprocess.Popen, set[int]]:
+    """Start a process with two workers of its own and wait until both have given a result."""
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(HERE)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    workers: set[int] = set()
+    while len(workers) < 2:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        workers.add(int(line))
+    return process, workers
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody waited for counts as ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def wait_until_gone(pids: set[int], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if all(gone(pid) for pid in pids):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path):
+    process, workers = start_parent(tmp_path)
+    with process:
+        assert not any(gone(pid) for pid in workers)
+        process.kill()
+        process.wait()
+        assert wait_until_gone(workers)
+
+
+def test_ctrl_c_stops_the_workers_and_they_say_nothing(tmp_path):
+    process, workers = start_parent(tmp_path)
+    with process:
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers too
+        errors = process.stderr.read()
+        process.wait(20)
+        assert wait_until_gone(workers)
+    assert errors.count("Traceback") == 1, errors  # the parent's own; the command line says "Stopped."
+    assert errors.rstrip().endswith("KeyboardInterrupt")
