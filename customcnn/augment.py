@@ -106,7 +106,7 @@ class Operations:
 
 @dataclass(frozen=True)
 class AugmentResult:
-    """What `augment_folder` made: the manifest in the destination, and how many samples were made of images that were not 8-bit RGB."""
+    """What `augment_folder` made: the manifest in the destination, and how many samples come from converted images."""
 
     manifest: Manifest
     converted: int
@@ -238,8 +238,8 @@ def _augment_file(root: Path, work: Path, seed: int, operations: Operations, tas
             augmented = augment_image(to_rgb(image), operations, f"{seed}/{task.record.path}/{task.copy}")
         except ValueError as error:
             raise CustomCNNError(
-                "Images are large enough for the operations. "
-                f"Received: {show(task.record.path)}, {image.width} x {image.height} pixels ({error}). Use fewer of them."
+                f"Images are large enough for the operations. Received: {show(task.record.path)}, "
+                f"{image.width} x {image.height} pixels ({error}). Use fewer of them."
             ) from None
         data = encode(augmented, format)
         files.write_bytes(work / target, data)

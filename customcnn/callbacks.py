@@ -1,4 +1,4 @@
-"""What happens while a network trains: the history and checkpoints, the progress bar, the stop at NaN."""
+"""What happens while a network trains: seeds, the history and checkpoints, the progress bar, the stop at NaN."""
 
 import math
 import time
@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import keras
+import numpy as np
 
 from customcnn.errors import CustomCNNError
 from customcnn.progress import Progress
@@ -32,7 +33,12 @@ class Recorder(keras.callbacks.Callback):
             run.write_history(self.history_rows)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Add the epoch to the history and write everything."""
+        """Add the epoch to the history and write everything.
+
+        Raises:
+            CustomCNNError: the validation loss is not finite: the last step of the epoch broke the weights.
+        """
+        _require_finite((logs or {}).get("val_loss", 0.0), f"on the validation part after epoch {epoch + 1}")
         row = {"epoch": epoch + 1, **{key: float(logs[key]) for key in COLUMNS if logs and key in logs}}
         self.history_rows.append(row)
         self.info = replace(self.info, epoch=epoch + 1, history=self.history_rows)
@@ -49,14 +55,42 @@ class Recorder(keras.callbacks.Callback):
 class StopAtNaN(keras.callbacks.Callback):
     """End the training with an error as soon as the loss is not a number: the checkpoints stay those before it."""
 
+    epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Remember the epoch, for the message."""
+        self.epoch = epoch
+
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Look at the running mean of the loss."""
-        loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss):
-            raise CustomCNNError(
-                f"The loss stays a finite number. Received: {loss} at step {batch + 1} of an epoch. "
-                "Lower --set learning_rate, or use --precision float32."
-            )
+        _require_finite((logs or {}).get("loss", 0.0), f"at step {batch + 1} of epoch {self.epoch + 1}")
+
+
+def _require_finite(loss: float, where: str) -> None:
+    if not math.isfinite(loss):
+        raise CustomCNNError(
+            f"The loss stays a finite number. Received: {float(loss)} {where}. "
+            "Lower --set learning_rate, or use --precision float32."
+        )
+
+
+class EpochSeeds(keras.callbacks.Callback):
+    """Seed dropout anew for every epoch, by the recipe's seed and the epoch alone.
+
+    Keras does not save where its random generators stand: without this, a resumed training would drop other units than
+    an unbroken one.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Set the state of every generator in the network: a seed, and how often it was used."""
+        states = [v for v in self.model.non_trainable_variables if v.name == "seed_generator_state"]
+        seeds = np.random.default_rng((self.seed, epoch)).integers(2**31, size=len(states))
+        for state, seed in zip(states, seeds, strict=True):
+            state.assign(np.array([seed, 0], dtype=state.dtype))
 
 
 class Bar(keras.callbacks.Callback):
@@ -85,15 +119,15 @@ class Bar(keras.callbacks.Callback):
         seconds = time.perf_counter() - self.began
         self.say(f"Epoch {epoch + 1}/{self.recipe.epochs}  {scores}  ({self.images / seconds:,.0f} images/s)")
 
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+    def close(self) -> None:
         """Close the bar of an epoch that did not end."""
         self.stack.close()
 
 
 def callbacks(
     run: RunDir, recipe: Recipe, info: ModelInfo, images: int, progress: Progress, say: Callable[[str], object]
-) -> tuple[Recorder, *tuple[keras.callbacks.Callback, ...]]:
-    """Return the callbacks of a training, the recorder first.
+) -> tuple[Recorder, Bar, *tuple[keras.callbacks.Callback, ...]]:
+    """Return the callbacks of a training: the recorder first, then the bar, which is to be closed.
 
     Args:
         run: where the checkpoints go.
@@ -102,17 +136,7 @@ def callbacks(
         images: how many training images an epoch has.
         progress: draws the bars.
         say: receives one line an epoch.
-
-    Raises:
-        CustomCNNError: TensorBoard logs are wanted and tensorboard is not installed.
     """
-    extra: list[keras.callbacks.Callback] = []
-    if recipe.tensorboard:
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError:
-            raise CustomCNNError(
-                "tensorboard=true needs the tensorboard package. Received: none. Install customcnn[tensorboard]."
-            ) from None
-        extra.append(keras.callbacks.TensorBoard(str(run.logs), write_graph=False))
-    return Recorder(run, recipe, info), StopAtNaN(), Bar(recipe, images, progress, say), *extra
+    extra = [keras.callbacks.TensorBoard(str(run.logs), write_graph=False)] if recipe.tensorboard else []
+    bar = Bar(recipe, images, progress, say)
+    return Recorder(run, recipe, info), bar, EpochSeeds(recipe.seed), StopAtNaN(), *extra

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,10 +29,12 @@ RESUME_FILE = ".resume.json"
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file or nothing: into `.<name>.partial` beside it, then renamed over it."""
     beside = path.with_name(f".{path.name}.partial")
+    if len(os.fsencode(beside.name)) > 255:  # the longest name that file systems take
+        beside = path.with_name(f".{sha256(os.fsencode(path.name))[:32]}.partial")
     try:
         beside.write_bytes(data)
         beside.replace(path)
-    except OSError:
+    except BaseException:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
         raise
@@ -59,48 +62,89 @@ class Staging:
         resume: what determines every byte of the result, ready for JSON; None starts afresh each time.
 
     Raises:
-        CustomCNNError: `dst` is a file, or not empty without `replace`, or another process is writing it.
+        CustomCNNError: `dst` is a file, a mount point, or not empty without `replace`; or another process is at it.
     """
 
     def __init__(self, dst: Path, *, replace: bool = False, resume: Mapping[str, object] | None = None) -> None:
-        self.dst = Path(os.path.abspath(dst))
+        self.dst = Path(os.path.realpath(dst))  # a link to a folder stays, and the folder is made where it points to
         self.replace = replace
         self.resume = None if resume is None else json.dumps(resume, sort_keys=True)
         self.work = self.dst.with_name(f".{self.dst.name}.partial")
         self.old = self.dst.with_name(f".{self.dst.name}.old")
+        self.parents: list[Path] = []
         self.lock = -1
 
     def __enter__(self) -> Path:
-        self._put_back_old()
-        refuse_non_empty(self.dst, self.replace)
-        self.work.mkdir(parents=True, exist_ok=True)
-        self.lock = os.open(self.work, os.O_RDONLY)
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self.lock)
+        if not self.old.is_dir():
+            refuse_non_empty(self.dst, self.replace)
+        if os.path.ismount(self.dst):
             raise CustomCNNError(
-                f"A destination is written by one process at a time. Received: {show(self.dst)}, which another process "
-                "is writing now. Wait for it, or choose another destination."
-            ) from None
-        mark = self.work / RESUME_FILE
-        if self.resume is None or not mark.is_file() or mark.read_text() != self.resume:
-            for entry in self.work.iterdir():
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-            if self.resume is not None:
-                write_text(mark, self.resume)
+                "A destination is made beside its final place and renamed. "
+                f"Received: {show(self.dst)}, a mount point. Choose a folder inside it."
+            )
+        self.parents = [parent for parent in self.dst.parents if not parent.exists()]
+        self._take_lock()
+        try:
+            self._put_back_old()
+            refuse_non_empty(self.dst, self.replace)  # again: who held the lock before may have made it meanwhile
+            self._clear()
+        except BaseException:
+            self._give_up(remove=False)
+            raise
         return self.work
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is not None:
+            self._give_up(remove=self.resume is None or not isinstance(error, KeyboardInterrupt))
+            return
         try:
-            if error is None:
-                self._publish()
-            elif self.resume is None or not isinstance(error, KeyboardInterrupt):
+            self._publish()
+        except BaseException:
+            self._give_up(remove=True)
+            raise
+        os.close(self.lock)
+
+    def _take_lock(self) -> None:
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+            self.lock = os.open(self.work, os.O_RDONLY)
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(self.lock), self.work.stat()):
+                return
+        except (BlockingIOError, FileNotFoundError, FileExistsError):
+            if self.work.is_file():
+                raise
+        # Locked by another process, or moved to its final place by one while we opened it.
+        if self.lock >= 0:
+            os.close(self.lock)
+        raise CustomCNNError(
+            f"A destination is written by one process at a time. Received: {show(self.dst)}, which another process "
+            "is writing now. Wait for it, or choose another destination."
+        )
+
+    def _clear(self) -> None:
+        mark = self.work / RESUME_FILE
+        if self.resume is not None and mark.is_file() and mark.read_text() == self.resume:
+            return
+        for entry in self.work.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        if self.resume is not None:
+            write_text(mark, self.resume)
+
+    def _give_up(self, *, remove: bool) -> None:
+        try:
+            if remove:
                 shutil.rmtree(self.work, ignore_errors=True)
+            self._put_back_old()
+            with suppress(OSError):  # not empty: something else is kept there
+                for folder in (self.work, *self.parents):
+                    if folder.exists():
+                        folder.rmdir()
         finally:
             os.close(self.lock)
 
     def _publish(self) -> None:
+        refuse_non_empty(self.dst, self.replace)
         (self.work / RESUME_FILE).unlink(missing_ok=True)
         if self.dst.exists() and any(self.dst.iterdir()):
             self.dst.rename(self.old)
@@ -111,7 +155,7 @@ class Staging:
         # A kill during _publish may leave the old folder set aside: it is put back unless the new one took its place.
         if self.old.is_dir():
             if self.dst.exists():
-                shutil.rmtree(self.old)
+                shutil.rmtree(self.old, ignore_errors=True)
             else:
                 self.old.rename(self.dst)
 
@@ -168,7 +212,7 @@ def parallel(
         return
     # Spawned, not forked: TensorFlow's threads do not survive a fork.
     pool: Executor = (
-        ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_die_with_parent)
+        ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_prepare_worker)
         if processes
         else ThreadPoolExecutor(count)
     )
@@ -190,7 +234,9 @@ def _in_order(pool: Executor, function: Callable[[T], R], items: Iterator[T], ah
         yield result
 
 
-def _die_with_parent() -> None:
+def _prepare_worker() -> None:
+    # Ctrl-C reaches the workers too: what follows from it is their parent's to decide, and to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A pool's workers wait for ever when their parent is killed: each watches it and leaves.
     parent = parent_process()
 

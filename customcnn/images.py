@@ -9,14 +9,16 @@ from PIL import Image, UnidentifiedImageError
 
 from customcnn.errors import CustomCNNError, show
 
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # to Pillow, MPO is a kind of JPEG
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 LOSSY = ("JPEG", "MPO", "WEBP")
 MAX_PIXELS = 50_000_000
 """An image of more pixels is refused before it is decoded: no cell needs them, and they would fill the memory."""
 
-# Our own limit is lower and an error, so Pillow's warning about large images would only be noise.
+# Our own limit is lower and an error, so Pillow's warning about large images would only be noise; so would what its
+# decoders say about a damaged file beside the error that we raise.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class BadImage(CustomCNNError):
@@ -41,7 +43,7 @@ def open_image(data: bytes, path: str | Path) -> Image.Image:
         The Pillow image, pixels loaded, in the file's own mode; `format` is the file's format.
 
     Raises:
-        BadImage: not an image, truncated, animated, of floating-point or of more than MAX_PIXELS pixels.
+        BadImage: not an image, truncated, animated, of floating-point or 32-bit levels, or above MAX_PIXELS pixels.
     """
     if not data:
         raise BadImage(path, "an empty file")
@@ -54,6 +56,8 @@ def open_image(data: bytes, path: str | Path) -> Image.Image:
         if image.mode == "F":
             raise BadImage(path, "floating-point pixels of unknown range")
         image.load()
+        if image.mode == "I" and not ((levels := np.asarray(image)).min() >= 0 and levels.max() <= 65535):
+            raise BadImage(path, "whole numbers beyond 16 bits, of unknown range")
     except BadImage:
         raise
     except Image.DecompressionBombError:
@@ -88,15 +92,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image: a decoded Pillow image of any mode.
 
     Returns:
-        A Pillow image of mode RGB; the same object if it was one.
+        A Pillow image of mode RGB; the same object if it was one without a transparent colour.
     """
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.int64)
         image = Image.fromarray((levels.clip(0, 65535) / 257 + 0.5).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
+        image = image.copy().convert("RGBA")  # of a palette with transparency, convert changes the image itself
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image)
     return image.convert("RGB")
@@ -141,6 +145,8 @@ def center_box(width: int, height: int, size: int) -> tuple[int, int, int, int]:
 
 def lossless_format(image: Image.Image) -> str:
     """Return the format to save an image in without loss: its own, or PNG where its own would lose pixels."""
+    if image.mode == "YCbCr":  # Pillow saves it in TIFF as JPEG only
+        return "PNG"
     if image.format in ("BMP", "PNG", "PPM", "TIFF", "WEBP") or (image.format == "GIF" and image.mode in ("P", "L")):
         return image.format
     return "PNG"
@@ -150,7 +156,7 @@ def encode(image: Image.Image, format: str) -> bytes:
     """Encode an image without loss.
 
     Args:
-        image: the pixels, in any mode the format knows.
+        image: the pixels, in any mode that a file has; as PNG, which knows no CMYK and YCbCr, those are saved in RGB.
         format: from `lossless_format`.
 
     Returns:
@@ -159,8 +165,10 @@ def encode(image: Image.Image, format: str) -> bytes:
     options: dict[str, dict[str, object]] = {
         "PNG": {"compress_level": 1},  # a few times faster than Pillow's 6, for files a tenth larger
         "TIFF": {"compression": "tiff_deflate"},
-        "WEBP": {"lossless": True},
+        "WEBP": {"lossless": True, "exact": True},  # exact: keep the colour under transparent pixels
     }
+    if format == "PNG" and image.mode in ("CMYK", "YCbCr"):
+        image = to_rgb(image)
     data = io.BytesIO()
     image.save(data, format=format, **options.get(format, {}))
     return data.getvalue()

@@ -82,13 +82,15 @@ class Manifest:
     def write(self, path: Path) -> None:
         """Write the CSV, whole or not at all: the columns path, label, group, split, sha256, then any further ones."""
         extra = sorted({column for record in self.records for column in record.extra})
+        rows = [[*COLUMNS, *extra]]
+        rows += [
+            [r.path, r.label, r.group, r.split, r.sha256, *(r.extra.get(c, "") for c in extra)] for r in self.records
+        ]
+        # A carriage return is quoted only when everything is.
+        returns = any("\r" in cell for row in rows for cell in row)
         text = io.StringIO()
-        # A carriage return in a name is quoted only when everything is.
-        returns = any("\r" in record.path for record in self.records)
         writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
-        writer.writerow([*COLUMNS, *extra])
-        for r in self.records:
-            writer.writerow([r.path, r.label, r.group, r.split, r.sha256, *(r.extra.get(c, "") for c in extra)])
+        writer.writerows(rows)
         write_text(path, text.getvalue())
 
 
@@ -127,7 +129,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         CustomCNNError: the file is missing, is not a CSV, or lacks a column.
     """
     try:
-        text = path.read_text("utf-8-sig", "surrogateescape")
+        # Bytes, because reading as text would turn carriage returns inside names into newlines.
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         rows = [{k: v or "" for k, v in row.items() if k is not None} for row in reader]
     except (OSError, csv.Error) as error:
@@ -226,6 +229,8 @@ def _class_folder(folder: Path, prefix: str, split: str, files: list[Record], ba
             bad.append((name, "a folder inside a class folder"))
         elif entry.suffix.lower() not in SUFFIXES:
             bad.append((name, "not an image by its name"))
+        elif not entry.is_file():  # to open a pipe would wait for ever
+            bad.append((name, "a broken link or not a file"))
         else:
             files.append(Record(name, folder.name, split=split))
 
@@ -240,11 +245,15 @@ def _join(files: list[Record], listed: Manifest) -> tuple[list[Record], list[tup
     bad += [(path, "listed in manifest.csv, but missing") for path in rows.keys() - {file.path for file in files}]
     found = [(file, rows[file.path]) for file in files if file.path in rows]
     bad += [
-        (file.path, f"in the folder of {show(file.label)}, but {show(row.label)} in manifest.csv")
+        (file.path, f"in the folder of {show(_place(file))}, but {show(_place(row))} in manifest.csv")
         for file, row in found
         if (file.label, file.split) != (row.label, row.split)
     ]
     return [row for file, row in found if (file.label, file.split) == (row.label, row.split)], bad
+
+
+def _place(record: Record) -> str:
+    return f"{record.split}/{record.label}" if record.split else record.label
 
 
 def with_group_pattern(manifest: Manifest, pattern: str) -> Manifest:
@@ -260,7 +269,7 @@ def with_group_pattern(manifest: Manifest, pattern: str) -> Manifest:
     """
     try:
         regex = re.compile(GROUP_PATTERNS.get(pattern, pattern), re.IGNORECASE)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise CustomCNNError(f"A group pattern is a regular expression. Received: {show(pattern)} ({error}).") from None
     if regex.groups != 1:
         raise CustomCNNError(

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -18,9 +19,6 @@ from customcnn.progress import Progress, silent
 
 CACHE = ".customcnn"
 """The folder inside a data folder where its packs are kept: a name with a dot in front is never taken for a class."""
-
-
-FALLBACK = Path(tempfile.gettempdir()) / "customcnn-packs"
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,10 @@ def pack(
     if found is not None:
         return found
     name = _name(manifest, size)
-    home = manifest.root / CACHE
-    home = home if _writable(home) else FALLBACK
+    home, fallback = _homes(manifest)
+    if not _writable(home):
+        home = fallback
+        home.parent.mkdir(mode=0o700, exist_ok=True)
     try:
         with files.Staging(home / name) as work:
             _write(work, manifest, size, workers, progress)
@@ -88,7 +88,7 @@ def pack(
 def find_pack(manifest: Manifest, size: tuple[int, int]) -> Packed | None:
     """Open the pack that an earlier call of `pack` left for these images at this size; None if there is none."""
     name = _name(manifest, size)
-    for folder in (manifest.root / CACHE, FALLBACK):
+    for folder in _homes(manifest):
         if (folder / name / "pack.json").is_file():
             return _open(folder / name, manifest)
     return None
@@ -98,10 +98,16 @@ def _name(manifest: Manifest, size: tuple[int, int]) -> str:
     return f"pack-{size[1]}x{size[0]}-{fingerprint(manifest)[:16]}"
 
 
+def _homes(manifest: Manifest) -> tuple[Path, Path]:
+    """Return where the packs of a folder are kept: inside it, or where it is read-only in the temporary folder."""
+    # By user, for others could not write there; by data folder, for two may agree in names, sizes and times of files.
+    place = files.sha256(os.fsencode(manifest.root.resolve()))[:16]
+    return manifest.root / CACHE, Path(tempfile.gettempdir()) / f"customcnn-packs-{os.getuid()}" / place
+
+
 def _writable(folder: Path) -> bool:
     try:
-        folder.mkdir(exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=folder if folder.is_dir() else folder.parent):
             return True
     except PermissionError:
         return False

@@ -71,11 +71,12 @@ def read_info(path: Path) -> ModelInfo:
     try:
         with zipfile.ZipFile(path) as archive:
             values = json.loads(archive.read(INFO))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        return ModelInfo(**{**values, "input_size": tuple(values["input_size"])})
+    except Exception as error:  # a damaged archive raises BadZipFile, zlib.error, EOFError, NotImplementedError ...
         raise CustomCNNError(
-            f"A saved network is a .keras file written by customcnn. Received: {show(path)} ({error}). Train it again."
+            "A saved network is a .keras file written by customcnn. "
+            f"Received: {show(path)} ({_first_line(error)}). Train it again."
         ) from None
-    return ModelInfo(**{**values, "input_size": tuple(values["input_size"])})
 
 
 def load_model(path: Path) -> "keras.Model":
@@ -88,9 +89,16 @@ def load_model(path: Path) -> "keras.Model":
 
     try:
         return keras.models.load_model(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise CustomCNNError(f"A saved network is a whole .keras file. Received: {show(path)} ({first}).") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # as in read_info, and whatever Keras and HDF5 make of damaged contents
+        raise CustomCNNError(
+            f"A saved network is a whole .keras file. Received: {show(path)} ({_first_line(error)}). Train it again."
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @dataclass(frozen=True)
@@ -163,8 +171,8 @@ class RunDir:
         """Tell whether this is a run: a folder with a recipe.toml."""
         return self.recipe.is_file()
 
-    def remove(self) -> None:
-        """Delete a run.
+    def require_run(self) -> None:
+        """Refuse to delete what is no run.
 
         Raises:
             CustomCNNError: there is something else under this name.
@@ -174,14 +182,31 @@ class RunDir:
                 f"--replace deletes runs only. Received: {show(self.path)}, which is no run (it has no recipe.toml). "
                 "Choose another --out."
             )
-        shutil.rmtree(self.path)
+
+    def remove(self) -> None:
+        """Delete a run.
+
+        Raises:
+            CustomCNNError: as by `require_run`.
+        """
+        self.require_run()
+        # The recipe goes last: what a kill leaves is still a run.
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry != self.recipe:
+                entry.unlink()
+        self.recipe.unlink()
+        with suppress(OSError):  # the folder itself may be a mount point or a symlink; it is empty now
+            self.path.rmdir()
 
     def read_recipe(self) -> Recipe:
         """Read recipe.toml."""
         try:
-            return parse_recipe(tomllib.loads(self.recipe.read_text("utf-8")), str(self.recipe))
-        except (OSError, tomllib.TOMLDecodeError) as error:
+            values = tomllib.loads(self.recipe.read_text("utf-8", "surrogateescape"))
+        except (OSError, ValueError) as error:
             raise CustomCNNError(f"A run holds a recipe.toml. Received: {show(self.path)} ({error}).") from None
+        return parse_recipe(values, show(self.recipe))
 
     def read_manifest(self) -> Manifest:
         """Read manifest.csv."""
@@ -189,12 +214,13 @@ class RunDir:
 
     def read_history(self) -> list[dict[str, float]]:
         """Read history.csv; an empty list where no epoch has ended."""
-        if not self.history.is_file():
+        if not self.history.is_file() or not self.history.stat().st_size:
             return []
-        return [
-            {key: int(value) if key == "epoch" else float(value) for key, value in row.items()}
-            for row in read_rows(self.history, ("epoch",))
-        ]
+        rows = read_rows(self.history, ("epoch",))
+        try:
+            return [{k: int(value) if k == "epoch" else float(value) for k, value in row.items()} for row in rows]
+        except ValueError as error:
+            raise CustomCNNError(f"A history holds numbers. Received: {show(self.history)} ({error}).") from None
 
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write history.csv; floats in full, so that equal histories are equal files."""
@@ -238,7 +264,12 @@ def link_or_copy(source: Path, target: Path) -> None:
     beside = target.with_name(f".{target.name}.partial")
     beside.unlink(missing_ok=True)
     try:
-        os.link(source, beside)
-    except OSError:
-        shutil.copyfile(source, beside)
-    beside.replace(target)
+        try:
+            os.link(source, beside)
+        except OSError:
+            shutil.copyfile(source, beside)
+        beside.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise

@@ -126,7 +126,7 @@ def split_by_group(labels: Sequence[str], groups: Sequence[str], parts: Shares, 
         if having < len(wanted_shares):
             raise CustomCNNError(
                 f"Every part needs a group of every class. Received: class {show(label)} with {having} "
-                f"group{'s' * (having != 1)} for {len(wanted_shares)} parts. Add groups or split --by image."
+                f"group{'s' * bool(having != 1)} for {len(wanted_shares)} parts. Add groups or split --by image."
             )
     rng = np.random.default_rng(seed)
     found = [_search(counts, np.array(wanted_shares), rng) for _ in range(RESTARTS if len(names) <= SWAP_LIMIT else 1)]

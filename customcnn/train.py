@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -77,36 +78,59 @@ def train(
         say(f"Warning: {note}")
 
     device = devices.configure(recipe.device)
-    import keras
-
+    if recipe.tensorboard:
+        _require_tensorboard()
     packed = pack(data, size, workers=workers, progress=progress)
     if packed.converted:
         modes = ", ".join(f"{count:,} of mode {mode}" for mode, count in sorted(packed.converted.items()))
         say(f"Converted to 8-bit RGB: {modes}.")
     if resumed is None:
-        keras.utils.set_random_seed(recipe.seed)
-        policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(devices.dtype_policy(recipe.precision, device))
-        try:
-            options = {} if recipe.dropout < 0 else {"dropout": recipe.dropout}
-            model = build_model(recipe.model, classes=len(classes), input_size=size, **options)
-        finally:
-            keras.config.set_dtype_policy(policy)
-        model.compile(optimizer=_optimizer(recipe), loss=_loss(recipe, model), metrics=["accuracy"])
+        model = _new_model(recipe, len(classes), size, device)
     else:
         model = load_model(run.last)
         info = replace(info, epoch=resumed.epoch, history=resumed.history)
-        say(f"Resuming after epoch {info.epoch} of {recipe.epochs}.")
-    # The run is written only now: what fails before leaves nothing behind.
-    run.path.mkdir(parents=True, exist_ok=True)
-    data.write(run.manifest)
-    write_text(run.environment, json.dumps(devices.environment(), indent=2) + "\n")
-    write_text(run.recipe, recipe.to_toml())
+    if info.epoch < recipe.epochs:
+        # The run is written, and an old one deleted, only now: what fails before leaves everything as it was.
+        if replace_run and run.exists():
+            run.remove()
+        _begin(run, recipe, data)
     history = _fit(model, packed, run, recipe, info, progress, say)
     from customcnn.plots import plot_curves
 
     plot_curves(history, run.curves, notes=notes(data, leakage))
     return TrainResult(run, history, history[best_epoch(history, recipe.monitor) - 1], leakage, notes(data, leakage))
+
+
+def _require_tensorboard() -> None:
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        raise CustomCNNError(
+            "tensorboard=true needs the tensorboard package. Received: none. Install customcnn[tensorboard]."
+        ) from None
+
+
+def _new_model(recipe: Recipe, classes: int, size: tuple[int, int], device: str) -> "keras.Model":
+    import keras
+
+    keras.utils.set_random_seed(recipe.seed)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(devices.dtype_policy(recipe.precision, device))
+    try:
+        options = {} if recipe.dropout < 0 else {"dropout": recipe.dropout}
+        model = build_model(recipe.model, classes=classes, input_size=size, **options)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    model.compile(optimizer=_optimizer(recipe), loss=_loss(recipe, model), metrics=["accuracy"])
+    return model
+
+
+def _begin(run: RunDir, recipe: Recipe, data: Manifest) -> None:
+    # The recipe comes first: it is what makes the folder a run, which may be resumed or replaced.
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_text(run.recipe, recipe.to_toml())
+    data.write(run.manifest)
+    write_text(run.environment, json.dumps(devices.environment(), indent=2) + "\n")
 
 
 def _check_data(data: Manifest) -> list[str]:
@@ -142,18 +166,18 @@ def _prepare(
     run: RunDir, recipe: Recipe, data: Manifest, info: ModelInfo, *, resume: bool, replace_run: bool
 ) -> ModelInfo | None:
     """Return what last.keras holds where a run is resumed; None where the training starts."""
-    if replace_run and run.path.exists() and any(run.path.iterdir()):
-        run.remove()
     if run.path.is_file():
         raise CustomCNNError(f"A run is a folder. Received: {show(run.path)}, which is a file. Choose another --out.")
     if not run.path.is_dir() or not any(run.path.iterdir()):
         return None
+    if replace_run:
+        run.require_run()
+        return None
     if not resume:
         raise CustomCNNError(f"Run {show(run.path)} exists. Use --resume to go on with it, or --replace to delete it.")
     if not run.exists():
-        # Killed before its recipe was written, or not a run at all: only our own files may be written over.
-        strange = [p.name for p in run.path.iterdir() if p.name not in (run.manifest.name, run.environment.name)]
-        if any(not name.startswith(".") for name in strange):
+        # Killed before its recipe was written, or not a run at all.
+        if not all(path.name.startswith(".") for path in run.path.iterdir()):
             raise CustomCNNError(f"--resume goes on with a run. Received: {show(run.path)}, which is none.")
         return None
     old = run.read_recipe()
@@ -266,8 +290,13 @@ def _fit(
     training = batches(packed.images, wanted, packed.rows("train"), recipe.batch_size, recipe.seed)
     training.epoch = info.epoch
     validation = batches(packed.images, wanted, packed.rows("validation"), recipe.batch_size, None)
-    recorder, *others = callbacks(run, recipe, info, len(packed.rows("train")), progress, say)
-    if info.epoch < recipe.epochs:
+    recorder, bar, *others = callbacks(run, recipe, info, len(packed.rows("train")), progress, say)
+    if info.epoch >= recipe.epochs:
+        say(f"Nothing to do: {info.epoch} epochs are trained.")
+        return recorder.history_rows
+    if info.epoch:
+        say(f"Resuming after epoch {info.epoch} of {recipe.epochs}.")
+    with closing(bar):
         model.fit(
             training,
             validation_data=validation,
@@ -275,8 +304,6 @@ def _fit(
             epochs=recipe.epochs,
             shuffle=False,
             verbose=0,
-            callbacks=[recorder, *others],
+            callbacks=[recorder, bar, *others],
         )
-    else:
-        say(f"Nothing to do: {recipe.epochs} epochs are trained.")
     return recorder.history_rows

@@ -1,6 +1,7 @@
 """Writing whole or not at all, and work in threads and processes: order, errors, memory, and kills."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -249,6 +250,27 @@ def test_a_second_writer_is_refused_and_the_first_goes_on(tmp_path):
     assert tree(tmp_path) == {"out/": "", "out/a": "a"}
 
 
+@pytest.mark.parametrize("replace", [False, True])
+def test_of_writers_at_the_same_time_each_wins_or_is_refused(tmp_path, replace):
+    def write(i: int) -> bool:
+        try:
+            with Staging(tmp_path / "new" / "out", replace=replace) as work:
+                (work / "a").write_text(str(i))
+                (work / "b").write_text(str(i))
+        except CustomCNNError:
+            return False
+        return True
+
+    for _ in range(20):
+        won = list(parallel(write, range(8), 8))
+        assert sum(won) == 1 or (replace and sum(won) > 1)
+        found = tree(tmp_path)
+        assert found.keys() == {"new/", "new/out/", "new/out/a", "new/out/b"}
+        assert found["new/out/a"] == found["new/out/b"]
+        assert won[int(found["new/out/a"])]
+        shutil.rmtree(tmp_path / "new")
+
+
 def test_a_refused_call_holds_no_lock_and_no_file(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a").write_text("old")
@@ -422,23 +444,28 @@ def test_one_worker_for_every_core_by_default():
 
 
 PARENT = """
-import os, sys, time
+import sys, time
 sys.path.insert(0, sys.argv[1])
 from customcnn.files import parallel
-from test_files import slow
+from test_files import own_id
 if __name__ == "__main__":
-    for pid in parallel(slow, range(1000), 2, processes=True):
-        print(pid, flush=True)
+    seen = set()
+    for pid in parallel(own_id, range(1000), 2, processes=True):
+        if pid not in seen:
+            print(pid, flush=True)
+        seen.add(pid)
+        if len(seen) == 2:
+            time.sleep(60)  # the workers finish what was taken in advance, and wait
 """
 
 
-def slow(x: int) -> int:
-    time.sleep(0.1)
+def own_id(x: int) -> int:
+    time.sleep(0.02)
     return os.getpid()
 
 
 def start_parent(tmp_path: Path) -> tuple[subprocess.Popen, set[int]]:
-    """Start a process with two workers of its own and wait until both have given a result."""
+    """Start a process with two workers of its own and wait until both have given a result and wait for more."""
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     process = subprocess.Popen(
@@ -448,11 +475,8 @@ def start_parent(tmp_path: Path) -> tuple[subprocess.Popen, set[int]]:
         text=True,
         start_new_session=True,
     )
-    workers: set[int] = set()
-    while len(workers) < 2:
-        line = process.stdout.readline()
-        assert line, process.stderr.read()
-        workers.add(int(line))
+    workers = {int(process.stdout.readline() or process.stderr.read()) for _ in range(2)}
+    time.sleep(0.3)
     return process, workers
 
 

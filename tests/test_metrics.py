@@ -156,6 +156,7 @@ def test_roc_auc_by_hand():
     labels = np.array([0, 0, 1, 1])
     assert roc_auc(labels, first) == 0.875
     assert roc_auc(1 - labels, first) == 0.125
+    assert roc_auc(labels, first * [0, 1]) == 0.875  # of two classes the second column is read
     # the tied ones twice: 2*1 + 2*2/2 + 1*1 + 1*2 = 7 of 3 * 3
     assert roc_auc(labels, first, np.array([1.0, 2.0, 2.0, 1.0])) == pytest.approx(7 / 9, **EXACT)
     assert roc_auc(labels, first, np.array([[1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 0.0, 0.0]])).tolist()[0] == 1
@@ -316,6 +317,16 @@ def test_intervals_are_those_of_rows_drawn_one_by_one(data, grouped):
         assert row["low"] == pytest.approx(min(np.quantile(values, 0.025), row["value"]), abs=1e-9), key
         assert row["high"] == pytest.approx(max(np.quantile(values, 0.975), row["value"]), abs=1e-9), key
         assert row.get("undefined_resamples", 0) == 20 - len(values)
+
+
+def test_an_interval_is_widened_to_hold_the_estimate():
+    labels, predicted = from_matrix([[6, 4], [3, 7]])
+    rows = [  # one resample each: its score is both ends before they are widened
+        evaluate_predictions(labels, certain(labels, predicted), ["a", "b"], resamples=1, seed=seed)["accuracy"]
+        for seed in range(10)
+    ]
+    assert {(row["low"] < 0.65, row["high"] > 0.65) for row in rows} >= {(True, False), (False, True)}
+    assert all(row["low"] == 0.65 or row["high"] == 0.65 for row in rows)
 
 
 def test_a_class_that_was_not_drawn_leaves_its_scores_undefined():

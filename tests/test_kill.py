@@ -1,0 +1,294 @@
+"""Kills at random moments: the same command again ends with the same bytes, and leaves nothing beside them."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from customcnn.samples import draw_samples
+
+pytestmark = pytest.mark.slow
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """Sixty drawn cells of 150 x 150 pixels in class folders."""
+    folder = tmp_path_factory.mktemp("kill") / "cells"
+    draw_samples(folder, subjects=3, cells=10, size=150, seed=4)
+    return folder
+
+
+def start(*arguments):
+    """Start `customcnn` as the leader of a process group of its own."""
+    command = [sys.executable, "-m", "customcnn", *map(str, arguments)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process):
+    """Wait for a process; return its status and what it said."""
+    _, said = process.communicate(timeout=300)
+    return process.returncode, said
+
+
+def run(*arguments):
+    """Run a command that must succeed."""
+    status, said = finish(start(*arguments))
+    assert status == 0, said
+
+
+def wait_until(condition, process, seconds=120):
+    """Wait until a condition holds or the process ends; return how long that took."""
+    began = time.monotonic()
+    while not condition() and process.poll() is None:
+        assert time.monotonic() - began < seconds, "the moment never came"
+        time.sleep(0.001)
+    return time.monotonic() - began
+
+
+def kill(process):
+    """Kill a process and nothing else: its workers must leave by themselves. Return whether it was still running."""
+    running = process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    finish(process)
+    return running
+
+
+def wait_for_group(process, seconds=20):
+    """Wait until no process of a killed one's group is left."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+    raise AssertionError("workers outlive the process that started them")
+
+
+def moments(seed):
+    """Return a random moment in each twentieth of a run, shuffled: shares of its duration."""
+    rng = random.Random(seed)
+    shares = [(i + rng.random()) / KILLS for i in range(KILLS)]
+    rng.shuffle(shares)
+    return shares
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@dataclass
+class Unbroken:
+    """A run that nobody kills: seconds from its partial folder to its first image and to its end; what it made."""
+
+    first: float
+    ended: float
+    made: dict[str, bytes]
+
+
+def partial(dst):
+    return dst.with_name(f".{dst.name}.partial")
+
+
+def has_image(folder):
+    return next(folder.rglob("*.bmp"), None) is not None
+
+
+def unbroken(command, dst):
+    process = start(*command)
+    wait_until(partial(dst).is_dir, process)
+    first = wait_until(lambda: has_image(partial(dst)) or dst.is_dir(), process)
+    ended = first + wait_until(dst.is_dir, process)
+    status, said = finish(process)
+    assert status == 0, said
+    return Unbroken(first, ended, files_in(dst))
+
+
+def kill_at(command, dst, whole, share, *, after_first=False):
+    """Start a command and kill it at a moment of its work: a share of the time from its partial folder to its end.
+
+    Args:
+        command: what to start.
+        dst: what it makes.
+        whole: how long that takes.
+        share: the moment, 0..1.
+        after_first: take the time from the first image instead.
+
+    Returns:
+        The killed process, and whether it was still running.
+    """
+    process = start(*command)
+    wait_until(partial(dst).is_dir, process)
+    if after_first:
+        wait_until(lambda: has_image(partial(dst)) or dst.is_dir(), process)
+    time.sleep(share * (whole.ended - whole.first * after_first))
+    return process, kill(process)
+
+
+def finish_after_kill(command, dst):
+    """Run a killed command again, with --replace if it had come to its end; return whether it had."""
+    complete = dst.is_dir()
+    if complete:
+        status, said = finish(start(*command))
+        assert status == 1
+        assert "is not empty. Use --replace" in said
+    run(*command, *(["--replace"] if complete else []))
+    return complete
+
+
+def test_a_killed_split_is_made_by_the_same_command_again(cells, tmp_path):
+    whole = unbroken(["split", cells, tmp_path / "whole/parts"], tmp_path / "whole/parts")
+    assert len(whole.made) == 61
+    stopped = 0
+    for i, share in enumerate(moments("split")):
+        place = tmp_path / str(i)
+        place.mkdir()
+        dst = place / "parts"
+        command = ["split", cells, dst]
+        process, running = kill_at(command, dst, whole, share)
+        stopped += running and not dst.is_dir()
+        if dst.is_dir():
+            assert files_in(dst) == whole.made, "what has its final name is whole"
+        finish_after_kill(command, dst)
+        assert files_in(dst) == whole.made
+        assert names_in(place) == ["parts"]
+        wait_for_group(process)
+    print(f"\nsplit: {stopped} of {KILLS} killed at work, which takes {whole.ended:.3f} s")
+    assert stopped >= KILLS // 4
+
+
+def test_a_killed_replacement_leaves_the_old_or_the_new(cells, tmp_path):
+    old, dst = tmp_path / "old", tmp_path / "place/parts"
+    dst.parent.mkdir()
+    run("split", cells, old, "--seed", 1)
+    before = files_in(old)
+    command = ["split", cells, dst, "--seed", 2, "--replace"]
+    whole = unbroken(command, dst)
+    assert whole.made != before
+    kept = 0
+    for share in moments("replace"):
+        shutil.rmtree(dst)
+        shutil.copytree(old, dst)
+        kill_at(command, dst, whole, share)
+        # Between two renames of a moment the old folder has another name; the next call puts it back.
+        found = files_in(dst if dst.is_dir() else dst.with_name(".parts.old"))
+        assert found in (before, whole.made)
+        kept += found == before
+        run(*command)
+        assert files_in(dst) == whole.made
+        assert names_in(dst.parent) == ["parts"]
+    print(f"\nreplace: {kept} of {KILLS} killed before the new folder took the old one's place")
+    assert kept > 0
+
+
+def test_a_killed_augmentation_goes_on_and_ends_with_the_same_bytes(cells, tmp_path):
+    parts = tmp_path / "parts"
+    run("split", cells, parts)
+    options = ["--count", 300, "--seed", 7, "--brightness", 0.2]
+    whole = unbroken(["augment", parts, tmp_path / "whole/augmented", *options], tmp_path / "whole/augmented")
+    assert len(whole.made) == 300 + 12 + 1
+    stopped, kept = 0, []
+    for i, share in enumerate(moments("augment")):
+        place = tmp_path / str(i)
+        place.mkdir()
+        dst = place / "augmented"
+        work = partial(dst)
+        command = ["augment", parts, dst, *options]
+        # Most of the time goes by while workers start: three of four kills come after the first image.
+        process, running = kill_at(command, dst, whole, share, after_first=i % 4 > 0)
+        stopped += running and not dst.is_dir()
+        finished = {
+            path.relative_to(work): (path.stat().st_ino, path.stat().st_mtime_ns)
+            for path in sorted(work.rglob("*.bmp"))
+            if (work / ".resume.json").is_file() and not path.name.startswith(".") and "-aug" in path.name
+        }
+        complete = finish_after_kill(command, dst)
+        assert files_in(dst) == whole.made
+        assert names_in(place) == ["augmented"]
+        if not complete:
+            kept.append(len(finished))
+            now = {name: ((dst / name).stat().st_ino, (dst / name).stat().st_mtime_ns) for name in finished}
+            assert now == finished, "what was finished is not written again"
+        wait_for_group(process)
+        shutil.rmtree(place)
+    print(f"\naugment: {stopped} of {KILLS} killed at work, with so many files finished: {sorted(kept)}")
+    assert stopped >= KILLS // 4
+    assert sum(0 < number < 300 for number in kept) >= 3
+
+
+def weights(path: Path) -> list[np.ndarray]:
+    from customcnn.runs import load_model
+
+    return [np.asarray(weight) for weight in load_model(path).weights]
+
+
+def test_a_killed_training_resumes_to_the_same_history_and_weights(cells, tmp_path):
+    parts = tmp_path / "parts"
+    run("split", cells, parts, "--ratio", 0.7)
+
+    def command(out):
+        return ["train", parts, "--model", "small", "--set", "input_size=62", "--epochs", 3, "--out", out]
+
+    whole = tmp_path / "whole"
+    process = start(*command(whole))
+    appeared = wait_until(whole.is_dir, process)
+    ended = appeared + wait_until(lambda: False, process)
+    assert finish(process)[0] == 0
+    history = (whole / "history.csv").read_bytes()
+    assert len(history.splitlines()) == 1 + 3
+    best = weights(whole / "best.keras")
+
+    # A chain of kills on one run, until it ends in spite of them; then the next run.
+    rng = random.Random("train")
+    kills, chains, rows = 0, 0, []
+    while kills < KILLS:
+        out = tmp_path / f"run{chains}"
+        chains += 1
+        killed = True
+        while killed and kills < KILLS:
+            started = time.time()
+            process = start(*command(out), "--resume")
+            if rng.random() < 0.8:  # while it trains: after it has begun to write into the run
+
+                def at_work(out=out, started=started):
+                    file = out / "environment.json"
+                    return file.is_file() and file.stat().st_mtime > started
+
+                wait_until(at_work, process)
+                time.sleep(rng.random() * (ended - appeared))
+            else:
+                time.sleep(rng.random() * appeared)
+            killed = kill(process)
+            kills += killed
+            done = out / "history.csv"
+            rows.append(len(done.read_bytes().splitlines()) - 1 if done.is_file() else 0)
+        run(*command(out), "--resume")
+        assert (out / "history.csv").read_bytes() == history
+        for one, other in zip(weights(out / "best.keras"), best, strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert names_in(out) == names_in(whole)
+        assert not list(out.glob(".*")), "no half file is left"
+    print(f"\ntrain: {kills} kills in {chains} runs, epochs in history.csv at each: {rows}")
+    assert set(rows) >= {0, 1, 2}

@@ -1,0 +1,297 @@
+"""The pack: the pixels of every image, decoded once, and made anew when something changes."""
+
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from customcnn.errors import CustomCNNError
+from customcnn.manifest import scan
+from customcnn.pack import CACHE, pack
+
+RNG = np.random.default_rng(11)
+NOISE = Image.fromarray(RNG.integers(0, 256, (12, 9, 3), dtype=np.uint8))
+
+
+def packs_in(folder):
+    return sorted(path for path in (folder / CACHE).glob("*")) if (folder / CACHE).is_dir() else []
+
+
+def decoded(src, size):
+    """Decode and resize with Pillow alone."""
+    height, width = size
+    return np.array(
+        [
+            np.asarray(Image.open(src / r.path).convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
+            for r in scan(src).records
+        ]
+    )
+
+
+class Reads:
+    """Counts how many images are decoded: a pack that is only opened shows no progress at all."""
+
+    def __init__(self):
+        self.decoded = 0
+
+    @contextmanager
+    def __call__(self, total, label):
+        def advance(n):
+            self.decoded += n
+
+        yield advance
+
+
+def count_decoded(src, size):
+    reads = Reads()
+    packed = pack(scan(src), size, progress=reads)
+    return packed, reads.decoded
+
+
+# ---------------------------------------------------------------- pixels, labels, rows
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 5), (3, 10), (20, 20), (1, 1)])
+def test_pixels_are_those_of_pillows_own_resize(make_folder, size):
+    src = make_folder({"all": 3, "hem": 2})
+    NOISE.save(src / "all/other shape.png")
+    packed = pack(scan(src), size)
+    assert packed.images.shape == (6, *size, 3)
+    assert packed.images.dtype == np.uint8
+    np.testing.assert_array_equal(packed.images, decoded(src, size))
+
+
+def test_an_image_of_the_size_is_kept_pixel_for_pixel(make_folder):
+    src = make_folder({"all": 1, "hem": 1})
+    packed = pack(scan(src), (8, 8))
+    for row, name in enumerate(("all/0.bmp", "hem/0.bmp")):
+        np.testing.assert_array_equal(packed.images[row], np.asarray(Image.open(src / name)))
+
+
+def test_the_images_are_memory_mapped_and_read_only(make_folder):
+    packed = pack(scan(make_folder({"all": 2, "hem": 2})), (4, 4))
+    assert isinstance(packed.images, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        packed.images[0] = 0
+
+
+def test_any_number_of_threads_makes_the_same_pack(make_folder, tmp_path):
+    src = make_folder({"all": 20, "hem": 20})
+    bytes_of = []
+    for workers in (1, 2, 8):
+        pack(scan(src), (5, 6), workers=workers)
+        (made,) = packs_in(src)
+        bytes_of.append({path.name: path.read_bytes() for path in made.iterdir()})
+        shutil.rmtree(src / CACHE)
+    assert bytes_of[0] == bytes_of[1] == bytes_of[2]
+    assert set(bytes_of[0]) == {"images.npy", "pack.json"}
+
+
+def test_labels_and_rows_by_hand(make_folder):
+    src = make_folder({"train/b": 2, "train/a": 1, "validation/a": 1, "validation/b": 1, "test/b": 1})
+    packed = pack(scan(src), (4, 4))
+    assert [record.path.rsplit("/", 1)[0] for record in packed.manifest.records] == [
+        "test/b",
+        "train/a",
+        "train/b",
+        "train/b",
+        "validation/a",
+        "validation/b",
+    ]
+    assert packed.labels(["a", "b"]).tolist() == [1, 0, 1, 1, 0, 1]
+    assert packed.labels(["b", "c", "a"]).tolist() == [0, 2, 0, 0, 2, 0]
+    assert packed.rows("train").tolist() == [1, 2, 3]
+    assert packed.rows("validation").tolist() == [4, 5]
+    assert packed.rows("test").tolist() == [0]
+    assert packed.rows("no such part").tolist() == []
+    assert packed.rows().tolist() == [0, 1, 2, 3, 4, 5]
+    assert packed.labels(["a", "b"]).dtype == packed.rows().dtype == packed.rows("none").dtype == np.int64
+
+
+def test_converted_images_are_counted_by_mode(make_folder):
+    src = make_folder({"all": 2, "hem": 1})
+    deep = np.arange(108, dtype=np.uint16).reshape(12, 9) * 600
+    Image.fromarray(deep).save(src / "all/deep.png")
+    Image.fromarray(deep).save(src / "hem/deep.tif")
+    for name, mode in (("grey.png", "L"), ("ink.jpg", "CMYK"), ("clear.png", "RGBA"), ("palette.gif", "P")):
+        NOISE.convert(mode).save(src / "hem" / name)
+    first = pack(scan(src), (12, 9))
+    again = pack(scan(src), (12, 9))
+    assert first.converted == again.converted == {"I;16": 2, "L": 1, "CMYK": 1, "RGBA": 1, "P": 1}
+    # 16 bits keep their range: 600 is 2.33 of 255, and the last, 64,200, is 249.8.
+    row = [record.path for record in first.manifest.records].index("all/deep.png")
+    assert first.images[row, 0, 1].tolist() == [2, 2, 2]
+    assert first.images[row, -1, -1].tolist() == [250, 250, 250]
+
+
+def test_rgb_images_alone_are_not_counted_as_converted(make_folder):
+    assert pack(scan(make_folder({"all": 2, "hem": 2})), (4, 4)).converted == {}
+
+
+# ---------------------------------------------------------------- opened again, made anew
+
+
+def test_a_pack_is_opened_without_decoding_anything(make_folder):
+    src = make_folder({"all": 3, "hem": 3})
+    first, number = count_decoded(src, (5, 5))
+    assert number == 6
+    (made,) = packs_in(src)
+    times = {path.name: path.stat().st_mtime_ns for path in made.iterdir()}
+    again, number = count_decoded(src, (5, 5))
+    assert number == 0
+    assert packs_in(src) == [made]
+    assert {path.name: path.stat().st_mtime_ns for path in made.iterdir()} == times
+    np.testing.assert_array_equal(first.images, again.images)
+
+
+def replaced_file(src):
+    NOISE.save(src / "all/0.bmp")
+
+
+def same_size_other_pixels(src):
+    data = bytearray((src / "all/0.bmp").read_bytes())
+    data[-1] ^= 255
+    (src / "all/0.bmp").write_bytes(bytes(data))
+
+
+def added_file(src):
+    NOISE.save(src / "hem/new.png")
+
+
+def removed_file(src):
+    (src / "hem/0.bmp").unlink()
+
+
+def moved_file(src):
+    (src / "hem/0.bmp").rename(src / "all/moved.bmp")
+
+
+@pytest.mark.parametrize("change", [replaced_file, same_size_other_pixels, added_file, removed_file, moved_file])
+def test_a_pack_is_made_anew_when_a_file_changes(make_folder, change):
+    src = make_folder({"all": 3, "hem": 3})
+    count_decoded(src, (6, 6))
+    change(src)
+    packed, number = count_decoded(src, (6, 6))
+    assert number == len(scan(src).records)
+    np.testing.assert_array_equal(packed.images, decoded(src, (6, 6)))
+
+
+def test_each_size_has_a_pack_of_its_own(make_folder):
+    src = make_folder({"all": 1, "hem": 1})
+    for size in ((4, 5), (5, 4), (4, 4)):
+        packed, number = count_decoded(src, size)
+        assert (packed.images.shape[1:3], number) == (size, 2)
+    assert [count_decoded(src, size)[1] for size in ((4, 5), (5, 4), (4, 4))] == [0, 0, 0]
+
+
+def test_the_pack_is_not_taken_for_a_class(make_folder):
+    src = make_folder({"all": 2, "hem": 1})
+    before = scan(src).records
+    pack(scan(src), (4, 4))
+    assert (src / CACHE).is_dir()
+    assert scan(src).records == before
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_damaged_image_is_one_line_and_leaves_no_pack(make_folder, workers):
+    src = make_folder({"all": 4, "hem": 4})
+    data = (src / "hem/2.bmp").read_bytes()
+    (src / "hem/2.bmp").write_bytes(data[:100])
+    with pytest.raises(CustomCNNError) as caught:
+        pack(scan(src), (4, 4), workers=workers)
+    assert "\n" not in str(caught.value)
+    assert "hem/2.bmp', damaged (" in str(caught.value)
+    assert sorted(path.name for path in src.iterdir()) == ["all", "hem"]
+
+
+def test_a_missing_image_is_named(make_folder):
+    src = make_folder({"all": 2, "hem": 2})
+    manifest = scan(src)
+    (src / "all/1.bmp").unlink()
+    with pytest.raises(CustomCNNError, match=r"Received: 'all/1\.bmp' \(No such file"):
+        pack(manifest, (4, 4))
+    assert packs_in(src) == []
+
+
+# ---------------------------------------------------------------- read-only folders
+
+
+@contextmanager
+def read_only(folder):
+    """Make a folder read-only: by its mode, or for root, whom no mode stops, by a mount."""
+    if os.geteuid():
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        folder.chmod(0o555)
+        try:
+            yield
+        finally:
+            folder.chmod(mode)
+        return
+    mount = ["mount", "--bind", folder, folder]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a read-only folder needs a user other than root, or the right to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Give the test a temporary folder of its own, where packs of read-only folders go."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_the_pack_of_a_read_only_folder_lies_in_the_temporary_folder(make_folder, temporary):
+    src = make_folder({"all": 3, "hem": 2})
+    expected = decoded(src, (5, 5))
+    with read_only(src):
+        packed, number = count_decoded(src, (5, 5))
+        again, second = count_decoded(src, (5, 5))
+    assert (number, second) == (5, 0)
+    np.testing.assert_array_equal(packed.images, expected)
+    np.testing.assert_array_equal(again.images, expected)
+    assert packs_in(src) == []
+    assert len(list(temporary.rglob("images.npy"))) == 1
+
+
+def test_a_pack_inside_a_folder_that_became_read_only_is_used(make_folder, temporary):
+    src = make_folder({"all": 3, "hem": 2})
+    count_decoded(src, (5, 5))
+    with read_only(src):
+        assert count_decoded(src, (5, 5))[1] == 0
+    assert list(temporary.iterdir()) == []
+
+
+def test_read_only_folders_that_look_alike_are_not_mixed_up(make_folder, temporary):
+    # As unpacked from archives that carry no times: the names, sizes and times of two data sets may be the same.
+    folders = [make_folder({"all": 2, "hem": 2}, name) for name in ("one", "two")]
+    for folder in folders:
+        for record in scan(folder).records:
+            os.utime(folder / record.path, (0, 0))
+    for folder in folders:
+        expected = decoded(folder, (8, 8))
+        with read_only(folder):
+            np.testing.assert_array_equal(pack(scan(folder), (8, 8)).images, expected)
+
+
+def test_the_temporary_packs_are_each_users_own(make_folder, temporary):
+    src = make_folder({"all": 1, "hem": 1})
+    with read_only(src):
+        pack(scan(src), (4, 4))
+    (home,) = temporary.iterdir()
+    assert str(os.getuid()) in home.name, "another user has another folder"
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700

@@ -1,0 +1,447 @@
+"""The run directory: what a saved model carries, what damage is told apart, histories to the last bit, links."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from customcnn.errors import CustomCNNError
+from customcnn.recipe import Recipe
+from customcnn.runs import (
+    INFO,
+    ModelInfo,
+    RunDir,
+    best_epoch,
+    link_or_copy,
+    load_model,
+    read_info,
+    rows_to_csv,
+    save_model,
+)
+
+HISTORY = [
+    {"epoch": 1, "loss": 0.1 + 0.2, "accuracy": 0.5, "val_loss": 1 / 3, "val_accuracy": 1.0},
+    {"epoch": 2, "loss": 1e-17, "accuracy": 0.75, "val_loss": 5e-324, "val_accuracy": 0.875},
+]
+NAMED = ModelInfo("small", ["all", 'häm "x"\n'], (22, 24), "all", drawn=True, epoch=2, history=HISTORY)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A network with weights, compiled and with an optimizer that has made a step."""
+    from customcnn.models import build_model
+
+    network = build_model("small", input_size=(22, 24))
+    network.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
+    network.train_on_batch(pixels(), np.array([[0.0], [1.0], [1.0]]))
+    return network
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory) -> Path:
+    """That network in a file, with NAMED inside."""
+    path = tmp_path_factory.mktemp("saved") / "last.keras"
+    save_model(model, NAMED, path)
+    return path
+
+
+def pixels() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (3, 22, 24, 3), dtype=np.uint8)
+
+
+# ---------------------------------------------------------------- a saved model
+
+
+def test_info_comes_back_without_loading_the_model(saved):
+    assert read_info(saved) == NAMED
+    assert isinstance(read_info(saved).input_size, tuple)
+    assert [path.name for path in saved.parent.iterdir()] == ["last.keras"], "nothing is left beside it"
+
+
+def test_reading_the_info_does_not_import_keras(saved):
+    code = f"import sys; from customcnn import runs; runs.read_info(runs.Path({str(saved)!r})); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "customcnn.runs" in modules
+    assert not {"keras", "tensorflow"} & set(modules)
+
+
+def test_weights_and_optimizer_come_back(model, saved):
+    loaded = load_model(saved)
+    assert loaded.count_params() == model.count_params()
+    for old, new in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert int(loaded.optimizer.iterations.numpy()) == 1
+    assert len(loaded.optimizer.variables) == len(model.optimizer.variables)
+    np.testing.assert_array_equal(loaded.predict_on_batch(pixels()), model.predict_on_batch(pixels()))
+
+
+def test_a_saved_model_needs_keras_alone(model, saved, tmp_path):
+    np.save(tmp_path / "pixels.npy", pixels())
+    code = (
+        "import sys, keras, numpy as np\n"
+        f"model = keras.models.load_model({str(saved)!r})\n"
+        f"np.save({str(tmp_path / 'out.npy')!r}, model.predict_on_batch(np.load({str(tmp_path / 'pixels.npy')!r})))\n"
+        "assert not any(name.partition('.')[0] == 'customcnn' for name in sys.modules)\n"
+    )
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), model.predict_on_batch(pixels()), atol=1e-6)
+
+
+def test_what_cannot_be_saved_leaves_the_old_file_as_it_was(model, saved, tmp_path):
+    path = tmp_path / "last.keras"
+    shutil.copyfile(saved, path)
+    unsavable = ModelInfo("small", ["a", "b"], (22, 24), "b", history=[{"loss": object()}])  # type: ignore[dict-item]
+    with pytest.raises(TypeError):
+        save_model(model, unsavable, path)
+    assert path.read_bytes() == saved.read_bytes()
+    assert [p.name for p in tmp_path.iterdir()] == ["last.keras"]
+
+
+# ---------------------------------------------------------------- damage
+
+
+def not_ours(path: Path, load=read_info) -> str:
+    """Return the message with which a file is refused; it is one line."""
+    with pytest.raises(CustomCNNError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 1000
+    return message
+
+
+def written_by_hand(path: Path, entry: str, text: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(entry, text)
+    return path
+
+
+def test_a_missing_file(tmp_path):
+    path = tmp_path / "x\n.keras"
+    assert not_ours(path) == (
+        f"A saved network is a .keras file written by customcnn. Received: {str(path)!r} "
+        f"([Errno 2] No such file or directory: {str(path)!r}). Train it again."
+    )
+    assert not_ours(path, load_model).startswith(f"A saved network is a whole .keras file. Received: {str(path)!r} (")
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 truncated", b"\x89HDF\r\n\x1a\n" + bytes(100)])
+def test_a_file_that_is_no_archive(tmp_path, content):
+    path = tmp_path / "last.keras"
+    path.write_bytes(content)
+    assert not_ours(path).startswith(f"A saved network is a .keras file written by customcnn. Received: {str(path)!r} (")
+    assert not_ours(path, load_model).startswith(f"A saved network is a whole .keras file. Received: {str(path)!r} (")
+
+
+def test_a_folder_is_no_model(tmp_path):
+    assert "Is a directory" in not_ours(tmp_path)
+    assert not_ours(tmp_path, load_model).startswith("A saved network is a whole .keras file.")
+
+
+def test_a_model_of_somebody_else(model, tmp_path):
+    path = tmp_path / "foreign.keras"
+    model.save(path)
+    assert not_ours(path) == (
+        f"A saved network is a .keras file written by customcnn. Received: {str(path)!r} "
+        f"(\"There is no item named '{INFO}' in the archive\"). Train it again."
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not json",
+        "[]",
+        "3",
+        "{}",
+        '{"input_size": [22, 22]}',
+        '{"input_size": 22, "model": "small", "classes": ["a", "b"], "positive": "b"}',
+        '{"input_size": [22, 22], "model": "small", "classes": ["a", "b"], "positive": "b", "of a later version": 1}',
+        "\udcff".encode("utf-8", "surrogateescape").decode("latin-1"),
+    ],
+)
+def test_an_info_of_another_shape(tmp_path, text):
+    path = written_by_hand(tmp_path / "last.keras", INFO, text)
+    assert not_ours(path).startswith("A saved network is a .keras file written by customcnn. Received: ")
+    assert not_ours(path, load_model).startswith("A saved network is a whole .keras file. Received: ")
+
+
+def test_a_file_cut_short(saved, tmp_path):
+    whole = saved.read_bytes()
+    path = tmp_path / "last.keras"
+    for length in (1, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        not_ours(path)
+        not_ours(path, load_model)
+
+
+def test_flipped_bytes_raise_our_error_or_none(saved, tmp_path):
+    whole, path = saved.read_bytes(), tmp_path / "last.keras"
+    with zipfile.ZipFile(saved) as archive:
+        starts = [entry.header_offset for entry in archive.infolist()]
+    places = [*range(len(whole) - 420, len(whole), 7), *(s + offset for s in starts for offset in (0, 6, 8, 30, 60))]
+    places += np.random.default_rng(1).integers(len(whole), size=20).tolist()
+    refused = 0
+    for number, place in enumerate(places):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        for load in (read_info, load_model) if number % 4 == 0 else (read_info,):
+            try:
+                load(path)
+            except CustomCNNError as error:
+                refused += 1
+                assert "\n" not in str(error)
+    assert refused > 20
+
+
+# ---------------------------------------------------------------- the folder
+
+
+def test_the_promised_names():
+    run = RunDir(Path("r"))
+    found = {name: str(getattr(run, name)) for name, value in vars(RunDir).items() if isinstance(value, property)}
+    assert found == {
+        "recipe": "r/recipe.toml",
+        "environment": "r/environment.json",
+        "manifest": "r/manifest.csv",
+        "history": "r/history.csv",
+        "best": "r/best.keras",
+        "last": "r/last.keras",
+        "predictions": "r/predictions.csv",
+        "metrics": "r/metrics.json",
+        "curves": "r/curves.png",
+        "confusion": "r/confusion.png",
+        "activations": "r/activations",
+        "logs": "r/logs",
+    }
+
+
+def a_run(path: Path) -> RunDir:
+    path.mkdir()
+    run = RunDir(path)
+    run.recipe.write_text(Recipe(epochs=3).to_toml())
+    return run
+
+
+def test_the_recipe_of_a_run(tmp_path):
+    run = a_run(tmp_path / "run")
+    assert run.read_recipe() == Recipe(epochs=3)
+    run.recipe.write_text("epoch = 3")
+    with pytest.raises(CustomCNNError, match=r"Received: 'epoch' in '.*/run/recipe.toml'\. Did you mean epochs\?"):
+        run.read_recipe()
+
+
+def test_a_class_name_with_stray_bytes_comes_back_in_the_recipe(tmp_path):
+    from customcnn.files import write_text
+
+    run = a_run(tmp_path / "run")
+    recipe = Recipe(positive=os.fsdecode(b"h\xffm"))
+    write_text(run.recipe, recipe.to_toml())
+    assert run.read_recipe() == recipe
+
+
+@pytest.mark.parametrize("content", [b"epochs = ", b"\x00", None])
+def test_a_recipe_that_cannot_be_read(tmp_path, content):
+    run = RunDir(tmp_path)
+    if content is not None:
+        run.recipe.write_bytes(content)
+    with pytest.raises(CustomCNNError) as caught:
+        run.read_recipe()
+    assert str(caught.value).startswith(f"A run holds a recipe.toml. Received: {str(tmp_path)!r} (")
+
+
+def test_remove_deletes_a_run(tmp_path):
+    run = a_run(tmp_path / "run")
+    run.activations.mkdir()
+    (run.activations / "index.html").write_text("x")
+    assert run.exists()
+    run.remove()
+    assert not run.path.exists()
+
+
+def test_remove_empties_the_folder_behind_a_symlink(tmp_path):
+    run = a_run(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    RunDir(tmp_path / "link").remove()
+    assert not list(run.path.iterdir())
+
+
+def test_remove_refuses_what_is_no_run(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "wedding.jpg").write_bytes(b"x")
+    with pytest.raises(CustomCNNError) as caught:
+        RunDir(photos).remove()
+    assert str(caught.value) == (
+        f"--replace deletes runs only. Received: {str(photos)!r}, which is no run (it has no recipe.toml). "
+        "Choose another --out."
+    )
+    with pytest.raises(CustomCNNError, match="--replace deletes runs only"):
+        RunDir(photos / "wedding.jpg").remove()
+    assert (photos / "wedding.jpg").read_bytes() == b"x"
+
+
+def test_remove_deletes_the_recipe_last(tmp_path):
+    """Killed halfway, what is left is still a run, which --replace deletes."""
+    run = a_run(tmp_path / "run")
+    for name in ("a", "history.csv", "z"):
+        (run.path / name).write_text("x")
+    code = (
+        "import sys; from customcnn.runs import Path, RunDir\n"
+        "sys.addaudithook(lambda event, a: print(Path(a[0]).name) if event in ('os.remove', 'os.rmdir') else None)\n"
+        f"RunDir(Path({str(run.path)!r})).remove()"
+    )
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert sorted(names[:-2]) == ["a", "history.csv", "z"]
+    assert names[-2:] == ["recipe.toml", "run"]
+
+
+def test_weights(tmp_path):
+    run = a_run(tmp_path / "run")
+    for which in ("best", "last"):
+        with pytest.raises(CustomCNNError) as caught:
+            run.weights(which)
+        assert str(caught.value) == (
+            f"A run holds a trained network. Received: {str(run.path)!r} without {which}.keras: no epoch has ended. "
+            "Go on with customcnn train --resume."
+        )
+        (run.path / f"{which}.keras").write_text("x")
+        assert run.weights(which) == run.path / f"{which}.keras"
+    for other in (tmp_path, tmp_path / "missing\n"):
+        with pytest.raises(CustomCNNError) as caught:
+            RunDir(other).weights()
+        assert str(caught.value) == f"A run is a folder made by customcnn train. Received: {str(other)!r}."
+
+
+# ---------------------------------------------------------------- history
+
+
+scores = st.floats(allow_nan=False)
+
+
+@given(st.lists(st.tuples(scores, scores, scores), max_size=4))
+def test_a_history_comes_back_to_the_last_bit(tmp_path_factory, epochs):
+    run = RunDir(tmp_path_factory.mktemp("run"))
+    keys = ("epoch", "loss", "accuracy", "val_loss")
+    rows = [dict(zip(keys, (number, *values), strict=True)) for number, values in enumerate(epochs, start=1)]
+    run.write_history(rows)
+    found = run.read_history()
+    assert [list(row.items()) for row in found] == [list(row.items()) for row in rows]
+    assert all(isinstance(row["epoch"], int) for row in found)
+    before = run.history.read_bytes()
+    run.write_history(found)
+    assert run.history.read_bytes() == before
+    shutil.rmtree(run.path)
+
+
+def test_a_history_by_hand(tmp_path):
+    run = RunDir(tmp_path)
+    assert run.read_history() == []
+    run.write_history(HISTORY)
+    assert run.history.read_text() == (
+        "epoch,loss,accuracy,val_loss,val_accuracy\n"
+        "1,0.30000000000000004,0.5,0.3333333333333333,1.0\n"
+        "2,1e-17,0.75,5e-324,0.875\n"
+    )
+    assert run.read_history() == HISTORY
+
+
+@pytest.mark.parametrize("text", ["loss\n1\n", "epoch,loss\none,2\n", "epoch,loss\n1\n", "epoch,loss\n1,x\n"])
+def test_a_damaged_history(tmp_path, text):
+    run = RunDir(tmp_path)
+    run.history.write_text(text)
+    with pytest.raises(CustomCNNError, match=r"Received: '.*history\.csv'"):
+        run.read_history()
+
+
+def test_rows_to_csv():
+    assert rows_to_csv([]) == ""
+    assert rows_to_csv([{"a": 'x "y"', "b": "1,2"}, {"a": "two\nlines", "b": 0.1}]) == (
+        'a,b\n"x ""y""","1,2"\n"two\nlines",0.1\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("monitor", "values", "best"),
+    [
+        ("val_accuracy", [0.5, 0.75, 0.75, 0.25], 2),
+        ("val_accuracy", [0.5], 1),
+        ("accuracy", [1.0, 1.0], 1),
+        ("val_loss", [0.5, 0.25, 0.25, 0.75], 2),
+        ("loss", [0.25, 0.5], 1),
+        ("loss", [0.0, 0.0, -1.0], 3),
+    ],
+)
+def test_the_best_epoch_is_the_first_of_the_best(monitor, values, best):
+    history = [{"epoch": n, "other": -n, monitor: value} for n, value in enumerate(values, start=1)]
+    assert best_epoch(history, monitor) == best
+
+
+# ---------------------------------------------------------------- link_or_copy
+
+
+def test_a_link_is_the_same_file(tmp_path):
+    last, best = tmp_path / "last.keras", tmp_path / "best.keras"
+    last.write_bytes(b"new")
+    best.write_bytes(b"old")
+    (tmp_path / ".best.keras.partial").write_bytes(b"left by a kill")
+    link_or_copy(last, best)
+    assert best.read_bytes() == b"new"
+    assert best.samefile(last)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.keras", "last.keras"]
+    # A new last.keras takes the name, not the bytes of the linked file.
+    (tmp_path / "next").write_bytes(b"newer")
+    (tmp_path / "next").replace(last)
+    assert (best.read_bytes(), last.read_bytes()) == (b"new", b"newer")
+
+
+@pytest.fixture
+def other_disk(tmp_path):
+    """A folder on another file system than tmp_path, where hard links do not reach."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system here")
+    folder = memory / f"customcnn-test-{os.getpid()}"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_copy_where_links_do_not_reach(tmp_path, other_disk):
+    (other_disk / "last.keras").write_bytes(b"new")
+    link_or_copy(other_disk / "last.keras", tmp_path / "best.keras")
+    assert (tmp_path / "best.keras").read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["best.keras"]
+
+
+def test_a_copy_onto_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, other_disk):
+    (other_disk / "last.keras").write_bytes(bytes(100_000))
+    (tmp_path / "best.keras").write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            link_or_copy(other_disk / "last.keras", tmp_path / "best.keras")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "best.keras").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["best.keras"]
+
+
+def test_the_info_is_json_inside_the_archive(saved):
+    with zipfile.ZipFile(saved) as archive:
+        assert json.loads(archive.read(INFO))["classes"] == NAMED.classes
+        assert archive.testzip() is None
