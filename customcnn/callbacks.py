@@ -86,9 +86,10 @@ class EpochSeeds(keras.callbacks.Callback):
         self.seed = seed
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Set the state of every generator in the network: a seed, and how often it was used."""
+        """Set the state of every generator in the network, a seed and how often it was used, and the global one."""
         states = [v for v in self.model.non_trainable_variables if v.name == "seed_generator_state"]
-        seeds = np.random.default_rng((self.seed, epoch)).integers(2**31, size=len(states))
+        seed, *seeds = np.random.default_rng((self.seed, epoch)).integers(2**31, size=1 + len(states)).tolist()
+        keras.utils.set_random_seed(seed)  # what dropout draws from on torch
         for state, seed in zip(states, seeds, strict=True):
             state.assign(np.array([seed, 0], dtype=state.dtype))
 

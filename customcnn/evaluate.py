@@ -94,13 +94,14 @@ def evaluate(
     beside = notes(scored, leakage)
     if info.drawn and DRAWN not in beside:
         beside.append(DRAWN)
+    chosen_here = name == "validation" and weights == "best" and run.read_recipe().monitor.startswith("val_")
     metrics |= {
         "model": info.model,
         "weights": weights,
         "epoch": info.epoch,
         "data": str(data.root),
         "part": name,
-        "chosen_on_this_part": name == "validation" and weights == "best",
+        "chosen_on_this_part": chosen_here,
         "drawn": scored.drawn or info.drawn,
         "leakage": leakage.as_dict(),
         "notes": beside,
@@ -165,7 +166,7 @@ def _write(
     files.write_text(target.predictions, rows_to_csv(rows))
     files.write_text(target.metrics, json.dumps(metrics, indent=2) + "\n")
     which = "all" if metrics["part"] == "given" else f"{metrics['part']} part"
-    title = f"{info.model}, {which} of {scored.root.name}"
+    title = f"{info.model}, {which} of {scored.root.resolve().name}"
     plot_confusion(metrics["confusion_matrix"], info.classes, target.confusion, title=title, notes=beside)
     history = run.read_history()
     if history:
@@ -232,7 +233,7 @@ def expand(images: Sequence[Path]) -> list[Path]:
     """
     paths: list[Path] = []
     for path in images:
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        inside = _inside(path) if path.is_dir() else [path]
         if not inside or not inside[0].exists():
             what = "a folder without images" if path.is_dir() else "which does not exist"
             raise CustomCNNError(f"Predictions need image files, or folders of them. Received: {show(path)}, {what}.")
@@ -240,3 +241,8 @@ def expand(images: Sequence[Path]) -> list[Path]:
     if not paths:
         raise CustomCNNError("Predictions need image files, or folders of them. Received: none.")
     return paths
+
+
+def _inside(folder: Path) -> list[Path]:
+    # Names that begin with a dot are litter, as in `scan`.
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))

@@ -58,7 +58,7 @@ def open_image(data: bytes, path: str | Path) -> Image.Image:
         image.load()
         if image.mode == "I" and not ((levels := np.asarray(image)).min() >= 0 and levels.max() <= 65535):
             raise BadImage(path, "whole numbers beyond 16 bits, of unknown range")
-    except BadImage:
+    except (BadImage, MemoryError):  # an image that does not fit into the memory now may be a good one
         raise
     except Image.DecompressionBombError:
         raise BadImage(path, f"more than {MAX_PIXELS:,} pixels") from None

@@ -35,7 +35,7 @@ class Leakage:
         if self.shared_groups:
             found.append(
                 f"{self.images_in_shared_groups:,} of {self.images:,} {self.part} images belong to "
-                f"{self.shared_groups:,} groups that the network was trained on"
+                f"{self.shared_groups:,} group{'s' * (self.shared_groups != 1)} that the network was trained on"
             )
         if self.identical_files:
             found.append(f"{self.identical_files:,} of {self.images:,} are files that it was trained on, byte for byte")

@@ -1,5 +1,6 @@
 """Split a folder of class folders into train, validation and test: by image as the report did, or by group."""
 
+import errno
 import os
 import random
 import shutil
@@ -17,8 +18,9 @@ from customcnn.leakage import Leakage, find_leakage
 from customcnn.manifest import MANIFEST, PARTS, Manifest, Record, bad_files, require_classes
 from customcnn.progress import Progress, silent
 
+WAYS = ("image", "group")
 LINKS = ("copy", "hard", "symlink")
-RESTARTS = 8
+RESTARTS, MOST_RESTARTS, RESTART_WORK = 8, 64, 2048  # few groups are searched more often: each search is quick
 SWAP_LIMIT = 500  # swaps look at all pairs of groups: above this many groups single moves come close enough
 
 
@@ -48,9 +50,11 @@ def shares(ratio: float | None = None, val: float | None = None, test: float | N
         raise CustomCNNError(f"A share lies between 0 and 1. Received: --test {test:g}.")
     third = test or 0.0
     if ratio is None:
-        ratio = 0.8 if val is None and not third else round(1 - (val if val is not None else 0.1) - third, 12)
+        ratio = 0.8 if val is None and not third else _rest(val if val is not None else 0.1, third)
     if val is None:
-        val = round(1 - ratio - third, 12)
+        val = _rest(ratio, third)
+    if test is None:
+        third = _rest(ratio, val)
     total = ratio + val + third
     if abs(total - 1) > 1e-9 or ratio <= 0 or val <= 0:
         raise CustomCNNError(
@@ -58,6 +62,10 @@ def shares(ratio: float | None = None, val: float | None = None, test: float | N
             f"Received: {ratio:g} + {val:g} + {third:g} = {total:g}. Give two of --ratio, --val, --test or all three."
         )
     return Shares(ratio, val, third)
+
+
+def _rest(first: float, second: float) -> float:
+    return max(0.0, round(1 - first - second, 12))
 
 
 def split_by_image(labels: Sequence[str], parts: Shares, seed: int) -> list[str]:
@@ -129,7 +137,8 @@ def split_by_group(labels: Sequence[str], groups: Sequence[str], parts: Shares, 
                 f"group{'s' * bool(having != 1)} for {len(wanted_shares)} parts. Add groups or split --by image."
             )
     rng = np.random.default_rng(seed)
-    found = [_search(counts, np.array(wanted_shares), rng) for _ in range(RESTARTS if len(names) <= SWAP_LIMIT else 1)]
+    restarts = min(max(RESTARTS, RESTART_WORK // len(names)), MOST_RESTARTS) if len(names) <= SWAP_LIMIT else 1
+    found = [_search(counts, np.array(wanted_shares), rng) for _ in range(restarts)]
     _, best = min(found, key=lambda pair: pair[0])
     present = [np.bincount(best[counts[:, c] > 0], minlength=len(wanted_shares)) for c in range(len(classes))]
     for label, having in zip(classes, present, strict=True):
@@ -142,8 +151,8 @@ def split_by_group(labels: Sequence[str], groups: Sequence[str], parts: Shares, 
 
 
 def _cost(filled: np.ndarray, wanted: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    # A class that is missing from a part costs more than any imbalance.
-    return (filled - wanted) ** 2 / (wanted * totals) + 10.0 * (filled == 0)
+    # A class that is missing from a part costs more than any imbalance, which is below 1 / share for one class.
+    return (filled - wanted) ** 2 / (wanted * totals) + 1e4 * (filled == 0)
 
 
 def _search(counts: np.ndarray, wanted_shares: np.ndarray, rng: np.random.Generator) -> tuple[float, np.ndarray]:
@@ -273,19 +282,9 @@ def split_folder(
 
     Raises:
         CustomCNNError: see `scan`, `check_files`, `split_by_image`, `split_by_group`; or the source is split already.
+        ValueError: `by` or `link` is another word.
     """
-    files.refuse_overlap(manifest.root, dst)
-    files.refuse_non_empty(dst, replace_dst)
-    if manifest.parts:
-        raise CustomCNNError(
-            f"A folder is split once. Received: {show(manifest.root)}, which has {show_all(manifest.parts)} already. "
-            "Give the folder of class folders that it was made from."
-        )
-    if by == "group" and not manifest.groups_known:
-        raise CustomCNNError(
-            f"A split by group needs the group of every image. Received: none for {show(manifest.root)}. "
-            "Use --group-pattern (cnmc, or a regular expression) or --groups FILE.csv."
-        )
+    _refuse(manifest, dst, by, link, replace_dst)
     require_classes(manifest)
     manifest, skipped = check_files(manifest, skip_bad=skip_bad, workers=workers, progress=progress)
     require_classes(manifest)
@@ -310,6 +309,24 @@ def split_folder(
     return SplitResult(result, skipped, leakages(result))
 
 
+def _refuse(manifest: Manifest, dst: Path, by: str, link: str, replace_dst: bool) -> None:
+    if by not in WAYS or link not in LINKS:
+        wrong, known = (by, WAYS) if by not in WAYS else (link, LINKS)
+        raise ValueError(f"A split knows the words {show_all(known)}. Received: {show(wrong)}.")
+    files.refuse_overlap(manifest.root, dst)
+    files.refuse_non_empty(dst, replace_dst)
+    if manifest.parts:
+        raise CustomCNNError(
+            f"A folder is split once. Received: {show(manifest.root)}, which has {show_all(manifest.parts)} already. "
+            "Give the folder of class folders that it was made from."
+        )
+    if by == "group" and not manifest.groups_known:
+        raise CustomCNNError(
+            f"A split by group needs the group of every image. Received: none for {show(manifest.root)}. "
+            "Use --group-pattern (cnmc, or a regular expression) or --groups FILE.csv."
+        )
+
+
 def leakages(manifest: Manifest) -> list[Leakage]:
     """Return what the validation and the test part share with the training part."""
     train = manifest.part("train").records
@@ -321,6 +338,14 @@ def _place(root: Path, work: Path, link: str, item: tuple[str, Record]) -> None:
     if link == "copy":
         shutil.copyfile(source, target)
     elif link == "hard":
-        os.link(source.resolve(), target)
+        try:
+            os.link(source.resolve(), target)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+                raise
+            raise CustomCNNError(
+                f"Hard links join files of one file system. Received: {show(source)} ({error.strerror}). "
+                "Use --link copy or --link symlink."
+            ) from None
     else:
         target.symlink_to(source.resolve())

@@ -1,14 +1,14 @@
 """The documents say what is true: links lead somewhere, commands exist, generated parts are fresh, lessons run."""
 
-import importlib.util
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -91,10 +91,9 @@ def test_every_command_is_documented(name: str) -> None:
     _, heading, section = page.partition(f"\n## {name}\n")
     assert heading, f"{name} is missing from docs/commands.md"
     section = section.partition("\n## ")[0]
-    for parameter in command.params:
-        for option in (*parameter.opts, *parameter.secondary_opts):
-            if option.startswith("--"):
-                assert option in section, f"{name} {option} is missing from docs/commands.md"
+    options = [option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)]
+    missing = [option for option in options if option.startswith("--") and option not in section]
+    assert not missing, f"missing from docs/commands.md, {name}: {missing}"
 
 
 def test_commands_stand_in_the_order_of_the_way_of_the_data() -> None:
@@ -177,11 +176,10 @@ def test_every_page_is_reachable_from_the_readme() -> None:
 
 @each_page
 def test_no_line_is_longer_than_120_characters(page: Path) -> None:
-    long = [number for number, line in read(page)[1] if len(line) > 120 and not line.startswith(("|", "    "))]
-    assert not long
+    assert not [n for n, line in read(page)[1] if len(line) > 120 and not line.startswith(("|", "    "))]
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
+@each_lesson
 def test_pages_with_scores_of_drawn_cells_say_so(lesson: str) -> None:
     blocks, prose = read(DOCS / f"{lesson}.md")
     shows = any("scores" in block.words or "accuracy" in block.text for block in blocks if block.language == "text")
@@ -194,12 +192,7 @@ def test_pages_with_scores_of_drawn_cells_say_so(lesson: str) -> None:
 
 @cache
 def _cnmc() -> click.Group:
-    spec = importlib.util.spec_from_file_location("cnmc_of_docs", ROOT / "data_tools" / "cnmc.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module.cli
+    return runpy.run_path(str(ROOT / "data_tools" / "cnmc.py"))["cli"]
 
 
 def simple_commands(text: str) -> Iterator[list[str]]:
@@ -354,7 +347,7 @@ class Classroom:
 
     folder: Path
     status: dict[str, int]
-    printed: dict[str, str]
+    printed: dict[str, str] = field(repr=False)
 
 
 @pytest.fixture(scope="module")

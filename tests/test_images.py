@@ -273,6 +273,23 @@ def test_warnings_of_the_decoders_do_not_stand_beside_our_error(tmp_path):
     assert (run.stdout, run.stderr) == ("not an image of a known format\n", "")
 
 
+def test_a_lack_of_memory_is_not_the_fault_of_the_image():
+    # It must not be skipped by --skip-bad: 50 MB are not to be had, and the image is whole.
+    script = (
+        "import io, resource\n"
+        "from PIL import Image\n"
+        "from customcnn.images import open_image\n"
+        "data = io.BytesIO()\n"
+        "Image.new('1', (10_000, 5_000)).save(data, 'PNG')\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 20_000_000,) * 2)\n"
+        "try: open_image(data.getvalue(), 'x')\n"
+        "except MemoryError: print('not enough memory')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("not enough memory\n", "")
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(BadImage) as caught:
         read_image(tmp_path / "a.bmp")

@@ -382,6 +382,15 @@ def test_groups_from_a_file(tmp_path):
     assert [record.group for record in with_group_file(of("a/1", "b/2"), path).records] == ["P1", "P2"]
 
 
+def test_groups_of_files_of_any_name(make_folder, tmp_path):
+    manifest = scan(make_folder({"all": NAMES, "hem": 1}))
+    rows = [("path", "group"), *((record.path, f"g{i}") for i, record in enumerate(manifest.records))]
+    with (tmp_path / "groups.csv").open("w", newline="", errors="surrogateescape") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows(rows)
+    grouped = with_group_file(manifest, tmp_path / "groups.csv")
+    assert [(record.path, record.group) for record in grouped.records] == rows[1:]
+
+
 def test_groups_of_the_real_list(shared_data):
     with (shared_data / "blood-cells-originals.csv").open(newline="") as file:
         names = [row["path"] for row in csv.DictReader(file)]
@@ -417,8 +426,8 @@ def test_a_fingerprint_changes_with_every_image(make_folder):
     assert fingerprint(manifest) == fingerprint(scan(root))
     first, *others = manifest.records
     seen = [fingerprint(manifest), fingerprint(with_group_pattern(manifest, r"(\d)"))]
-    for record in (replace(first, label="x"), replace(first, split="train"), replace(first, path="all/1.bmp")):
-        seen.append(fingerprint(Manifest(root, (record, *others))))
+    variants = replace(first, label="x"), replace(first, split="train"), replace(first, path="all/1.bmp")
+    seen += [fingerprint(Manifest(root, (record, *others))) for record in variants]
     seen.append(fingerprint(Manifest(root, tuple(others))))
     image = root / "all" / "0.bmp"
     times = image.stat().st_atime_ns, image.stat().st_mtime_ns

@@ -542,6 +542,16 @@ def test_format_report_shows_intervals_and_what_is_undefined():
     assert "intervals: percentile bootstrap over images, 2,000 resamples, seed 4" in lines
 
 
+@pytest.mark.parametrize(("classes", "width", "numbered"), [(6, 12, False), (7, 2, True), (2, 13, True)])
+def test_names_stand_over_the_matrix_where_they_fit(classes, width, numbered):
+    names = [f"{index:0{width}d}" for index in range(classes)]
+    found = evaluate_predictions(
+        np.arange(classes), certain([0] * classes, range(classes), classes), names, resamples=1
+    )
+    headings = format_report(found).splitlines()[-classes - 1].split()
+    assert headings == ([str(index + 1) for index in range(classes)] if numbered else names)
+
+
 def test_long_and_many_class_names_are_numbered():
     names = [f"a very long name of a class, number {index:02d} of them all" for index in range(1, 31)]
     names[3] = "two\nlines"

@@ -1,12 +1,12 @@
 """Training on a few dozen tiny pictures whose class is their colour: what is learnt, written, resumed and refused."""
 
+import contextlib
 import csv
 import json
 import re
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -202,7 +202,7 @@ def test_two_epochs_and_two_more_are_four(data, unbroken, case, tmp_path):
     assert {path.name for path in run.path.iterdir()} == FILES
 
 
-@contextmanager
+@contextlib.contextmanager
 def stopping_progress(total: int, label: str):
     """Press Ctrl-C in the middle of the third epoch."""
     done = 0
@@ -242,6 +242,29 @@ def test_killed_between_its_files(data, unbroken, tmp_path):
     assert run.history.read_bytes() == whole.history.read_bytes()
     assert run.best.samefile(run.last)
     assert {path.name for path in run.path.iterdir()} == FILES
+
+
+def test_every_dropout_and_every_epoch_has_a_seed_of_its_own():
+    import keras
+
+    from customcnn.callbacks import EpochSeeds
+
+    image = keras.Input((4,))
+    inner = keras.Model(image, keras.layers.Dropout(0.5)(image))
+    model = keras.Model(image, keras.layers.Dropout(0.5)(inner(image)))
+    states = [v for v in model.variables if "seed" in v.name]
+
+    def begin(seed: int, epoch: int) -> list[list[int]]:
+        callback = EpochSeeds(seed)
+        callback.set_model(model)
+        callback.on_epoch_begin(epoch)
+        return [np.asarray(state.value).tolist() for state in states]
+
+    assert len(states) == 2
+    first, again, second, other = begin(120, 0), begin(120, 0), begin(120, 1), begin(121, 0)
+    assert first == again
+    assert len({state[0] for state in first + second + other}) == 6
+    assert {state[1] for state in first + second} == {0}
 
 
 @pytest.mark.parametrize("epochs", [4, 2])
@@ -450,7 +473,7 @@ class Bars:
     def __init__(self) -> None:
         self.drawn: list[list] = []
 
-    @contextmanager
+    @contextlib.contextmanager
     def __call__(self, total: int, label: str):
         bar = [label, total, 0, False]
         self.drawn.append(bar)

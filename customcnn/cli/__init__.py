@@ -66,6 +66,6 @@ def explain(error: Exception) -> str:
             f"The system refused a file operation: {error.strerror}.{name} Check the space and the permissions there."
         )
     if isinstance(error, MemoryError):
-        return "Not enough memory. Use a smaller batch_size or input_size."
+        return "Not enough memory. Use fewer --workers, or for a network a smaller batch_size or input_size."
     first = (str(error).strip().splitlines() or [""])[0]
     return f"Unexpected {type(error).__name__}: {first} (use --debug to see where, and report it)"

@@ -68,7 +68,7 @@ def samples(
 @click.argument("dst", type=FOLDER)
 @click.option("--ratio", type=float, help="Share of the training part.  [default: .8, or what --val and --test leave]")
 @click.option("--val", type=float, help="Share of the validation part.  [default: the rest]")
-@click.option("--test", type=float, help="Share of a test part.  [default: none]")
+@click.option("--test", type=float, help="Share of a test part.  [default: none, or what --ratio and --val leave]")
 @click.option("--seed", default=120, show_default=True, help="The same seed gives the same split.")
 @click.option(
     "--by", type=click.Choice(["image", "group"]), default="image", show_default=True, help="What is kept whole."
