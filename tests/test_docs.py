@@ -69,17 +69,14 @@ def read(page: Path) -> tuple[list[Block], list[tuple[int, str]]]:
     return blocks, prose
 
 
-def blocks_of(language: str, *, without: str = "") -> list[pytest.ParameterSet]:
+def blocks_of(language: str) -> list[pytest.ParameterSet]:
     """Return every block of a language in all pages as a test parameter."""
     return [
         pytest.param(block, id=f"{page.relative_to(ROOT)}:{block.line}")
         for page in PAGES
         for block in read(page)[0]
-        if block.language == language and without not in block.words
+        if block.language == language
     ]
-
-
-# ---------------------------------------------------------------- the reference of the commands
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
@@ -246,8 +243,7 @@ def check_usage(text: str) -> int:
 
 @pytest.mark.parametrize("block", blocks_of("sh"))
 def test_shell_blocks_are_bash_with_commands_and_options_that_exist(block: Block) -> None:
-    result = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
     check_usage(block.text)
 
 
@@ -276,9 +272,7 @@ def test_readme_has_commands_to_check() -> None:
 def test_ci_runs_the_readmes_test_command() -> None:
     readme = (ROOT / "README.md").read_text()
     shown = readme.partition("<!-- tests -->\n```sh\n")[2].partition("\n```\n")[0]
-    assert shown.startswith("python3 -m venv ")
-    assert shown.endswith("pytest")
-    assert "\n" not in shown
+    assert re.fullmatch(r"python3 -m venv .+ && .+ && .+/pytest", shown)
     used = re.search(r'^eval "\$\((sed .+ README\.md)\)"$', (ROOT / ".ci" / "run").read_text(), re.M)
     assert used, ".ci/run no longer takes its test command from the README"
     extracted = subprocess.run(["bash", "-c", used[1]], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -294,12 +288,11 @@ def missing_lines(shown: str, printed: str, *, scores: bool) -> list[str]:
     Three dots stand for anything; blanks count once; with `scores` every number stands for any number.
     """
 
-    def plain(line: str) -> str:
-        return " ".join((NUMBER.sub("0", line) if scores else line).split())
-
-    lines = [plain(line) for line in printed.splitlines()]
+    if scores:
+        shown, printed = NUMBER.sub("0", shown), NUMBER.sub("0", printed)
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
     missing, position = [], 0
-    for line in filter(None, map(plain, shown.splitlines())):
+    for line in (" ".join(line.split()) for line in shown.splitlines() if line.strip()):
         wanted = re.compile(".*".join(map(re.escape, line.split("..."))))
         place = next((i for i in range(position, len(lines)) if wanted.fullmatch(lines[i])), None)
         if place is None:
