@@ -234,7 +234,7 @@ def report(found: Audit) -> str:
     for pair in _first(found.near_duplicates):
         labels = "" if pair.same_label else ", of different classes"
         lines.append(f"  {show(pair.first)}, {show(pair.second)} (correlation {pair.correlation:.3f}{labels})")
-    lines.append("Leaks: a score on this split is inflated." if found.leaks else "Nothing is shared.")
+    lines.append("Leaks: a score on this split is inflated." if found.leaks else "Nothing shared was found.")
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """Augment the training images with Augmentor's operations: repeatable for a seed, lossless, in worker processes."""
 
+import math
 import os
 import random
 import shutil
@@ -65,7 +66,9 @@ class Operations:
         }
         for name, fine in limits.items():
             if not fine:
-                raise CustomCNNError(f"--{name.replace('_', '-')} {ranges[name]}. Received: {getattr(self, name):g}.")
+                raise CustomCNNError(
+                    f"--{name.replace('_', '-')} {ranges[name]}. Received: {getattr(self, name):g}. See --help."
+                )
 
     def pipeline(self) -> Callable[[Image.Image], Image.Image]:
         """Build Augmentor's pipeline.
@@ -157,7 +160,7 @@ def augment_folder(
         raise CustomCNNError(f"Augmentation needs a training part. Received: {show(manifest.root)} without one.")
     classes = require_classes(train)
     if count < len(classes):
-        raise CustomCNNError(f"--count is at least 1 for each of {len(classes)} classes. Received: {count}.")
+        raise CustomCNNError(f"--count is at least 1 for each of {len(classes)} classes. Received: {count}. Give more.")
     files.refuse_overlap(manifest.root, dst)
     tasks = [_Task(record, -1) for record in manifest.records if manifest.parts and record.split != "train"]
     tasks += samples(train, count, seed=seed, balance=balance)
@@ -210,7 +213,9 @@ def apportion(count: int, sizes: list[int]) -> list[int]:
         parts[i] += 1
     for i, part in enumerate(parts):
         if part == 0:
-            parts[parts.index(max(parts))] -= 1
+            # From the class that got most above its share, so that a larger class keeps no fewer than a smaller one.
+            excess = [parts[j] * total - count * sizes[j] if parts[j] > 1 else -math.inf for j in range(len(sizes))]
+            parts[excess.index(max(excess))] -= 1
             parts[i] = 1
     return parts
 

@@ -70,7 +70,7 @@ def _require_finite(loss: float, where: str) -> None:
     if not math.isfinite(loss):
         raise CustomCNNError(
             f"The loss stays a finite number. Received: {float(loss)} {where}. "
-            "Lower --set learning_rate, or use --precision float32."
+            "Lower --set learning_rate or use --precision float32, and --replace the run."
         )
 
 
@@ -116,13 +116,17 @@ class Bar(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Close the bar and say the scores."""
         self.stack.close()
-        scores = "  ".join(f"{key} {float(logs[key]):.4f}" for key in COLUMNS if logs and key in logs)
+        scores = "  ".join(f"{key} {_short(float(logs[key]))}" for key in COLUMNS if logs and key in logs)
         seconds = time.perf_counter() - self.began
         self.say(f"Epoch {epoch + 1}/{self.recipe.epochs}  {scores}  ({self.images / seconds:,.0f} images/s)")
 
     def close(self) -> None:
         """Close the bar of an epoch that did not end."""
         self.stack.close()
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"  # a loss on its way to infinity
 
 
 def callbacks(

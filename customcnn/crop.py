@@ -54,7 +54,7 @@ def crop_folder(
         size: edge of the square in pixels.
         check: refuse where foreground, judged on the image's own background, lies outside the square.
         replace_dst: write over a destination that is not empty.
-        skip_bad: leave out files that cannot be decoded instead of failing.
+        skip_bad: leave out files that cannot be decoded, and what `scan` left out, instead of failing.
         workers: threads; None for one a core.
         progress: see `customcnn.progress`.
 
@@ -74,7 +74,7 @@ def crop_folder(
             for outcome in files.parallel(task, manifest.records, workers):
                 outcomes.append(outcome)
                 advance(1)
-        bad = [(outcome.record.path, outcome.bad) for outcome in outcomes if outcome.bad]
+        bad = [*manifest.skipped, *((outcome.record.path, outcome.bad) for outcome in outcomes if outcome.bad)]
         if bad and not skip_bad:
             raise bad_files(bad)
         _refuse(outcomes, size)

@@ -121,7 +121,9 @@ def choose_part(data: Manifest, part: str | None) -> tuple[Manifest, str]:
     name = part or ("test" if "test" in data.parts else data.parts[-1])
     if name not in data.parts:
         having = show_all(data.parts) if data.parts else "none"
-        raise CustomCNNError(f"--part names a part of the data. Received: {name}; {show(data.root)} has {having}.")
+        raise CustomCNNError(
+            f"--part names a part of the data. Received: {name}; {show(data.root)} has {having}. Name one of them."
+        )
     return data.part(name), name
 
 
@@ -236,10 +238,12 @@ def expand(images: Sequence[Path]) -> list[Path]:
         inside = _inside(path) if path.is_dir() else [path]
         if not inside or not inside[0].exists():
             what = "a folder without images" if path.is_dir() else "which does not exist"
-            raise CustomCNNError(f"Predictions need image files, or folders of them. Received: {show(path)}, {what}.")
+            raise CustomCNNError(
+                f"Images are given as files, or as folders of them. Received: {show(path)}, {what}. Check its name."
+            )
         paths += inside
     if not paths:
-        raise CustomCNNError("Predictions need image files, or folders of them. Received: none.")
+        raise CustomCNNError("Images are given as files, or as folders of them. Received: none. Name one.")
     return paths
 
 

@@ -49,6 +49,8 @@ class Manifest:
 
     root: Path
     records: tuple[Record, ...]
+    skipped: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """(path, reason) of what `scan` left out."""
 
     @property
     def classes(self) -> list[str]:
@@ -160,7 +162,9 @@ def scan(root: Path, *, skip_bad: bool = False) -> Manifest:
         CustomCNNError: the folder is missing or holds no image, or something in it does not belong (all are named).
     """
     if not root.is_dir():
-        raise CustomCNNError(f"Data is a folder of class folders. Received: {show(root)}, which is not a folder.")
+        raise CustomCNNError(
+            f"Data is a folder of class folders. Received: {show(root)}, which is no folder. Check its name."
+        )
     files, bad = _walk(root)
     if (root / MANIFEST).is_file():
         files, unlisted = _join(files, read_manifest(root / MANIFEST))
@@ -172,7 +176,7 @@ def scan(root: Path, *, skip_bad: bool = False) -> Manifest:
             f"Data is a folder of class folders with images in them. Received: {show(root)}, which holds none. "
             "Put the images of each class into a folder of its own."
         )
-    return Manifest(root, tuple(sorted(files, key=lambda r: r.path)))
+    return Manifest(root, tuple(sorted(files, key=lambda r: r.path)), tuple(sorted(bad)))
 
 
 def bad_files(bad: Iterable[tuple[str, str]]) -> CustomCNNError:
@@ -284,6 +288,8 @@ def with_group_pattern(manifest: Manifest, pattern: str) -> Manifest:
 def with_group_file(manifest: Manifest, path: Path) -> Manifest:
     """Read every image's group from a CSV with the columns path (relative to the manifest's folder) and group.
 
+    In a split folder a path may also stand as it was before the split, without its part in front.
+
     Raises:
         CustomCNNError: a column or an image is missing, or an image has two groups.
     """
@@ -293,7 +299,9 @@ def with_group_file(manifest: Manifest, path: Path) -> Manifest:
             raise CustomCNNError(
                 f"An image has one group. Received: {show(path)}, which gives {show(row['path'])} two of them."
             )
-    return _with_groups(manifest, groups, f"A groups file lists every image. Received: {show(path)}")
+    before = {r.path: r.path.removeprefix(f"{r.split}/") for r in manifest.records}
+    found = {new: groups.get(new) or groups.get(old, "") for new, old in before.items()}
+    return _with_groups(manifest, found, f"A groups file lists every image. Received: {show(path)}")
 
 
 def _with_groups(manifest: Manifest, groups: Mapping[str, str], rule: str) -> Manifest:

@@ -311,7 +311,7 @@ def draw_samples(
     least = (("--subjects", subjects, 1), ("--cells", cells, 1), ("--first-subject", first_subject, 0))
     for name, value, minimum in least:
         if value < minimum:
-            raise CustomCNNError(f"{name} is at least {minimum}. Received: {value}.")
+            raise CustomCNNError(f"{name} is at least {minimum}. Received: {value}. Give more.")
     _check_size(size)
     files.worker_count(workers)
     names = []
@@ -380,7 +380,9 @@ def draw_files(
 
 def _check_size(size: int) -> None:
     if not MIN_SIZE <= size <= MAX_SIZE:
-        raise CustomCNNError(f"--size lies in {MIN_SIZE}..{MAX_SIZE} pixels. Received: {size}.")
+        raise CustomCNNError(
+            f"--size lies in {MIN_SIZE}..{MAX_SIZE} pixels. Received: {size}. The real ones have {FULL}."
+        )
 
 
 def _draw_file(dst: Path, size: int, seed: int, name: tuple[str, str, str]) -> str:

@@ -45,9 +45,11 @@ def shares(ratio: float | None = None, val: float | None = None, test: float | N
     """
     for name, value in (("--ratio", ratio), ("--val", val)):
         if value is not None and not 0 < value < 1:
-            raise CustomCNNError(f"A share lies between 0 and 1, without both ends. Received: {name} {value:g}.")
+            raise CustomCNNError(
+                f"A share lies between 0 and 1, without both ends. Received: {name} {value:g}. Example: --ratio .8."
+            )
     if test is not None and not 0 <= test < 1:
-        raise CustomCNNError(f"A share lies between 0 and 1. Received: --test {test:g}.")
+        raise CustomCNNError(f"A share lies between 0 and 1. Received: --test {test:g}. Example: --test .1.")
     third = test or 0.0
     if ratio is None:
         ratio = 0.8 if val is None and not third else _rest(val if val is not None else 0.1, third)
@@ -217,13 +219,13 @@ def check_files(
     """Decode every image once and add its SHA-256.
 
     Returns:
-        The manifest of the good images, and (path, reason) of the others.
+        The manifest of the good images, and (path, reason) of the others and of what `scan` left out.
 
     Raises:
         CustomCNNError: some cannot be used and `skip_bad` is False; all are named.
     """
     good: list[Record] = []
-    bad: list[tuple[str, str]] = []
+    bad = list(manifest.skipped)
     with progress(len(manifest.records), "check") as advance:
         for record, outcome in zip(
             manifest.records,
@@ -239,7 +241,7 @@ def check_files(
         raise bad_files(bad)
     if not good:
         raise CustomCNNError(f"Data holds at least one image that can be used. Received: {show(manifest.root)}.")
-    return replace(manifest, records=tuple(good)), bad
+    return replace(manifest, records=tuple(good), skipped=()), bad
 
 
 def _check(root: Path, record: Record) -> str | BadImage:
@@ -276,7 +278,7 @@ def split_folder(
         seed: the same seed gives the same split.
         link: "copy", "hard" or "symlink".
         replace_dst: write over a destination that is not empty.
-        skip_bad: leave out files that cannot be decoded instead of failing.
+        skip_bad: leave out files that cannot be decoded, and what `scan` left out, instead of failing.
         workers: threads; None for one a core.
         progress: see `customcnn.progress`.
 

@@ -270,7 +270,7 @@ def test_the_report_of_a_clean_split(tmp_path):
         "groups: not known (give --group-pattern or --groups)",
         "identical files across parts: 0",
         "near-duplicates across parts (turned, flipped or saved again): 0",
-        "Nothing is shared.",
+        "Nothing shared was found.",
     ]
 
 

@@ -104,7 +104,9 @@ def test_balance_makes_the_classes_equal(tmp_path):
 def test_a_count_below_one_for_each_class_is_refused(make_folder, tmp_path, count):
     with pytest.raises(CustomCNNError) as caught:
         augment(make_folder({"all": 2, "hem": 2}), tmp_path / "out", count)
-    assert str(caught.value) == f"--count is at least 1 for each of 2 classes. Received: {count}."
+    assert (
+        str(caught.value) == f"--count is at least 1 for each of 2 classes. Received: {count}. Give more. See --help."
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -195,18 +197,18 @@ def test_the_further_operations_stay_in_their_ranges():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"probability": 1.5}, "--probability lies in 0..1. Received: 1.5."),
-        ({"probability": -0.1}, "--probability lies in 0..1. Received: -0.1."),
-        ({"probability": float("nan")}, "--probability lies in 0..1. Received: nan."),
-        ({"rotate": 26}, "--rotate lies in 0..25 degrees. Received: 26."),
-        ({"rotate": -1}, "--rotate lies in 0..25 degrees. Received: -1."),
-        ({"zoom": 0.5}, "--zoom lies in 1..4. Received: 0.5."),
-        ({"zoom": 5.0}, "--zoom lies in 1..4. Received: 5."),
-        ({"shear": 40}, "--shear lies in 0..25 degrees. Received: 40."),
-        ({"brightness": 1.0}, "--brightness is at least 0 and below 1. Received: 1."),
-        ({"contrast": -0.5}, "--contrast is at least 0 and below 1. Received: -0.5."),
-        ({"random_erasing": 0.05}, "--random-erasing is 0 or lies in .1..1. Received: 0.05."),
-        ({"random_erasing": 2.0}, "--random-erasing is 0 or lies in .1..1. Received: 2."),
+        ({"probability": 1.5}, "--probability lies in 0..1. Received: 1.5. See --help."),
+        ({"probability": -0.1}, "--probability lies in 0..1. Received: -0.1. See --help."),
+        ({"probability": float("nan")}, "--probability lies in 0..1. Received: nan. See --help."),
+        ({"rotate": 26}, "--rotate lies in 0..25 degrees. Received: 26. See --help."),
+        ({"rotate": -1}, "--rotate lies in 0..25 degrees. Received: -1. See --help."),
+        ({"zoom": 0.5}, "--zoom lies in 1..4. Received: 0.5. See --help."),
+        ({"zoom": 5.0}, "--zoom lies in 1..4. Received: 5. See --help."),
+        ({"shear": 40}, "--shear lies in 0..25 degrees. Received: 40. See --help."),
+        ({"brightness": 1.0}, "--brightness is at least 0 and below 1. Received: 1. See --help."),
+        ({"contrast": -0.5}, "--contrast is at least 0 and below 1. Received: -0.5. See --help."),
+        ({"random_erasing": 0.05}, "--random-erasing is 0 or lies in .1..1. Received: 0.05. See --help."),
+        ({"random_erasing": 2.0}, "--random-erasing is 0 or lies in .1..1. Received: 2. See --help."),
     ],
 )
 def test_what_is_out_of_range_is_refused(values, message):

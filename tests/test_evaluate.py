@@ -1,4 +1,4 @@
-"""Scores and predictions of a trained run: what is written, that it is what the network says, and what stands beside."""
+"""Scores and predictions of a trained run: what is written, that the network says it, and what stands beside."""
 
 import csv
 import io
@@ -249,7 +249,8 @@ def test_parts(data):
     two = replace(data, records=data.part("train").records + data.part("validation").records)
     assert choose_part(two, None) == (data.part("validation"), "validation")
     assert refused(choose_part, two, "test") == (
-        f"--part names a part of the data. Received: test; {str(data.root)!r} has 'train', 'validation'."
+        "--part names a part of the data. "
+        f"Received: test; {str(data.root)!r} has 'train', 'validation'. Name one of them."
     )
     whole = replace(data, records=tuple(replace(r, split="") for r in data.records))
     assert choose_part(whole, None) == (whole, "given")
@@ -324,7 +325,7 @@ def test_expand(folder, tmp_path):
     (tmp_path / "some" / "inner").mkdir()
     assert [path.name for path in expand([tmp_path / "some"])] == ["a.jpg", "b.PNG"]
     assert expand([tmp_path / "some" / "notes.txt"]) == [tmp_path / "some" / "notes.txt"], "as it was asked for"
-    rule = "Predictions need image files, or folders of them."
+    rule = "Images are given as files, or as folders of them."
     assert refused(expand, []) == f"{rule} Received: none."
     missing, empty = tmp_path / "x\n.png", tmp_path / "some" / "inner"
     assert refused(expand, [missing]) == f"{rule} Received: {str(missing)!r}, which does not exist."

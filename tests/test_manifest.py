@@ -117,7 +117,7 @@ def test_a_missing_folder(tmp_path, kind):
     if kind == "file":
         (tmp_path / "data").write_text("a file")
     assert message(scan, tmp_path / "data") == (
-        f"Data is a folder of class folders. Received: '{tmp_path}/data', which is not a folder."
+        f"Data is a folder of class folders. Received: '{tmp_path}/data', which is no folder. Check its name."
     )
 
 
@@ -446,3 +446,23 @@ def test_a_fingerprint_of_a_missing_image(make_folder):
     assert message(fingerprint, manifest) == (
         r"Every image in the manifest can be read. Received: 'all/a\nb.bmp' (No such file or directory)."
     )
+
+
+def test_what_was_left_out_is_kept_for_who_names_it(make_folder):
+    root = make_folder({"all": 2, "hem": 2})
+    (root / "all" / "notes.txt").write_text("no image")
+    assert scan(root, skip_bad=True).skipped == (("all/notes.txt", "not an image by its name"),)
+
+
+def test_a_groups_file_also_names_images_as_they_were_before_the_split(make_folder, tmp_path):
+    root = make_folder({"train/all": 1, "train/hem": 1, "validation/all": 1, "validation/hem": 1})
+    table = tmp_path / "groups.csv"
+    table.write_text("path,group\nall/0.bmp,a\nhem/0.bmp,b\nvalidation/hem/0.bmp,c\n")
+    found = {record.path: record.group for record in with_group_file(scan(root), table).records}
+    expected = {
+        "train/all/0.bmp": "a",
+        "train/hem/0.bmp": "b",
+        "validation/all/0.bmp": "a",
+        "validation/hem/0.bmp": "c",
+    }
+    assert found == expected

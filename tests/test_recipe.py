@@ -215,11 +215,15 @@ def test_a_missing_file(tmp_path):
     assert str(caught.value) == expected
 
 
-@pytest.mark.parametrize("content", [b"epochs = \n", b"epochs: 3", b"\xff\xfe", b"epochs = 1\nepochs = 2", b"x = 1" * 2])
+@pytest.mark.parametrize(
+    "content", [b"epochs = \n", b"epochs: 3", b"\xff\xfe", b"epochs = 1\nepochs = 2", b"x = 1" * 2]
+)
 def test_a_file_that_is_not_toml(tmp_path, content):
     path = tmp_path / "recipe.toml"
     path.write_bytes(content)
-    with pytest.raises(CustomCNNError, match=r"^A recipe is a TOML file\. Received: '.*recipe.toml' \(.+\)\.$") as caught:
+    with pytest.raises(
+        CustomCNNError, match=r"^A recipe is a TOML file\. Received: '.*recipe.toml' \(.+\)\.$"
+    ) as caught:
         read_recipe(path)
     assert "\n" not in str(caught.value)
 

@@ -141,7 +141,9 @@ def test_a_missing_file(tmp_path):
 def test_a_file_that_is_no_archive(tmp_path, content):
     path = tmp_path / "last.keras"
     path.write_bytes(content)
-    assert not_ours(path).startswith(f"A saved network is a .keras file written by customcnn. Received: {str(path)!r} (")
+    assert not_ours(path).startswith(
+        f"A saved network is a .keras file written by customcnn. Received: {str(path)!r} ("
+    )
     assert not_ours(path, load_model).startswith(f"A saved network is a whole .keras file. Received: {str(path)!r} (")
 
 

@@ -238,11 +238,11 @@ def test_a_destination_that_is_not_empty(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"subjects": 0}, "--subjects is at least 1. Received: 0."),
-        ({"cells": -3}, "--cells is at least 1. Received: -3."),
-        ({"first_subject": -1}, "--first-subject is at least 0. Received: -1."),
-        ({"size": 31}, "--size lies in 32..4096 pixels. Received: 31."),
-        ({"size": 40_000}, "--size lies in 32..4096 pixels. Received: 40000."),
+        ({"subjects": 0}, "--subjects is at least 1. Received: 0. Give more."),
+        ({"cells": -3}, "--cells is at least 1. Received: -3. Give more."),
+        ({"first_subject": -1}, "--first-subject is at least 0. Received: -1. Give more."),
+        ({"size": 31}, "--size lies in 32..4096 pixels. Received: 31. The real ones have 450."),
+        ({"size": 40_000}, "--size lies in 32..4096 pixels. Received: 40000. The real ones have 450."),
         ({"workers": 0}, "Work needs at least one worker. Received: 0. Give --workers 1 or more."),
     ],
 )

@@ -65,13 +65,13 @@ def test_what_is_not_given_is_the_rest(given, expected):
 @pytest.mark.parametrize("value, shown", [(0, "0"), (1, "1"), (1.5, "1.5"), (-0.2, "-0.2"), (float("nan"), "nan")])
 def test_a_share_lies_between_0_and_1(option, value, shown):
     assert message(shares, **{option: value}) == (
-        f"A share lies between 0 and 1, without both ends. Received: --{option} {shown}."
+        f"A share lies between 0 and 1, without both ends. Received: --{option} {shown}. Example: --ratio .8."
     )
 
 
 @pytest.mark.parametrize("value, shown", [(1, "1"), (1.5, "1.5"), (-0.1, "-0.1")])
 def test_a_test_share_may_be_0_but_not_1(value, shown):
-    assert message(shares, test=value) == f"A share lies between 0 and 1. Received: --test {shown}."
+    assert message(shares, test=value) == f"A share lies between 0 and 1. Received: --test {shown}. Example: --test .1."
 
 
 @pytest.mark.parametrize(
@@ -575,3 +575,15 @@ def test_real_photographs_by_their_originals(shared_data, tmp_path):
     assert by_group.leakage[0].warning is None
     by_image = split_folder(manifest, tmp_path / "leaky", EIGHTY, link="symlink")
     assert by_image.leakage[0].images_in_shared_groups > 24
+
+
+def test_strays_and_damaged_images_are_named_at_once(make_folder, tmp_path):
+    root = make_folder({"all": 3, "hem": 3})
+    (root / "all" / "notes.txt").write_text("no image")
+    (root / "hem" / "0.bmp").write_bytes(b"")
+    manifest = scan(root, skip_bad=True)
+    with pytest.raises(CustomCNNError) as caught:
+        split_folder(manifest, tmp_path / "parts", shares(0.5))
+    assert "'all/notes.txt' (not an image by its name), 'hem/0.bmp' (an empty file)" in str(caught.value)
+    result = split_folder(manifest, tmp_path / "parts", shares(0.5), skip_bad=True)
+    assert [path for path, _ in result.skipped] == ["all/notes.txt", "hem/0.bmp"]

@@ -493,7 +493,7 @@ def test_nan_after_a_good_epoch_keeps_its_networks(data, a_run):
     message = refused(data, a_run, recipe(epochs=6), resume=True)
     assert re.fullmatch(
         r"The loss stays a finite number\. Received: (nan|inf) at step [23] of epoch 5\. "
-        r"Lower --set learning_rate, or use --precision float32\.",
+        r"Lower --set learning_rate or use --precision float32, and --replace the run\.",
         message,
     )
     after = contents(a_run.path)
@@ -508,7 +508,7 @@ def test_nan_that_only_validation_sees(data, tmp_path):
     message = refused(data, run, recipe(batch_size=32, optimizer="sgd", learning_rate=1e38), progress=bars)
     assert re.fullmatch(
         r"The loss stays a finite number\. Received: (nan|inf) on the validation part after epoch 1\. "
-        r"Lower --set learning_rate, or use --precision float32\.",
+        r"Lower --set learning_rate or use --precision float32, and --replace the run\.",
         message,
     )
     assert not run.last.exists() and not run.best.exists() and not run.history.exists()
@@ -612,7 +612,7 @@ def test_every_row_once_an_epoch(numbered, rows, batch_size, seed):
     dataset = batches(*numbered, np.array(sorted(rows)), batch_size, seed)
     for _ in range(2):
         found = epoch_of(dataset)
-        assert sorted(sum(found, [])) == sorted(rows)
+        assert sorted(row for batch in found for row in batch) == sorted(rows)
         assert [len(batch) for batch in found[:-1]] == [batch_size] * (len(found) - 1)
         assert all(batch == sorted(batch) for batch in found)
         dataset.on_epoch_end()

@@ -33,7 +33,7 @@ pattern_option = click.option(
 @click.option("--cells", default=30, show_default=True, help="Cells of each subject.")
 @click.option("--size", default=450, show_default=True, help="Edge of the images in pixels.")
 @click.option("--seed", default=0, show_default=True, help="The same seed draws the same bytes.")
-@click.option("--first-subject", default=1, show_default=True, help="Number of the first subject: others are others.")
+@click.option("--first-subject", default=1, show_default=True, help="Number of the first one; others are new.")
 @replace_option
 @workers_option
 def samples(
@@ -107,7 +107,7 @@ def split(
 
     parts = shares(ratio, val, test)
     result = split_folder(
-        read_data(src, group_pattern, groups, skip_bad),
+        read_data(src, group_pattern, groups),
         dst,
         parts,
         by=by,
@@ -144,7 +144,7 @@ def crop(src: Path, dst: Path, size: int, check: bool, replace: bool, skip_bad: 
     from customcnn.crop import crop_folder
 
     result = crop_folder(
-        read_data(src, None, None, skip_bad),
+        read_data(src),
         dst,
         size,
         check=check,
@@ -197,7 +197,7 @@ def augment(
     from customcnn.augment import Operations, augment_folder
 
     result = augment_folder(
-        read_data(src, None, None, False),
+        read_data(src, skip_bad=False),
         dst,
         count,
         seed=seed,
@@ -239,19 +239,33 @@ def audit(
     from customcnn.audit import audit as run_audit
     from customcnn.audit import report
 
-    found = run_audit(read_data(directory, group_pattern, groups, skip_bad), workers=workers, progress=terminal)
+    found = run_audit(
+        read_data(directory, group_pattern, groups, skip_bad=skip_bad), workers=workers, progress=terminal
+    )
     click.echo(json.dumps(found.as_dict(), indent=2) if as_json else report(found))
     if strict and found.leaks:
         raise SystemExit(1)
 
 
-def read_data(src: Path, group_pattern: str | None, groups: Path | None, skip_bad: bool) -> "Manifest":
-    """Scan a folder and give its images the groups that the options name."""
+def read_data(
+    src: Path, group_pattern: str | None = None, groups: Path | None = None, *, skip_bad: bool | None = None
+) -> "Manifest":
+    """Scan a folder and give its images the groups that the options name.
+
+    Args:
+        src: the folder.
+        group_pattern: as from --group-pattern.
+        groups: as from --groups.
+        skip_bad: whether to name and leave out what does not belong, or to refuse it; None leaves that to a command
+            that decodes the images too, so that it names everything at once.
+    """
     from customcnn.manifest import scan, with_group_file, with_group_pattern
 
     if group_pattern and groups:
         raise click.UsageError("--group-pattern and --groups exclude each other.")
-    manifest = scan(src, skip_bad=skip_bad)
+    manifest = scan(src, skip_bad=skip_bad is not False)
+    if skip_bad:
+        say_skipped(manifest.skipped)
     if group_pattern:
         return with_group_pattern(manifest, group_pattern)
     return with_group_file(manifest, groups) if groups else manifest

@@ -62,7 +62,7 @@ def evaluate(
 
     result = run_evaluation(
         RunDir(run),
-        read_data(data, group_pattern, groups, skip_bad),
+        read_data(data, group_pattern, groups, skip_bad=skip_bad),
         part=part,
         weights=weights,
         out=out,
