@@ -250,6 +250,18 @@ def test_a_killed_augmentation_goes_on_and_ends_with_the_same_bytes(cells, tmp_p
     assert sum(0 < number < 300 for number in kept) >= 3
 
 
+def written_since(path, moment):
+    return path.is_file() and path.stat().st_mtime > moment
+
+
+def ends_within(process, seconds):
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
 def weights(path: Path) -> list[np.ndarray]:
     from customcnn.runs import load_model
 
@@ -265,8 +277,8 @@ def test_a_killed_training_resumes_to_the_same_history_and_weights(cells, tmp_pa
 
     whole = tmp_path / "whole"
     process = start(*command(whole))
-    appeared = wait_until(whole.is_dir, process)
-    ended = appeared + wait_until(lambda: False, process)
+    before = wait_until(whole.is_dir, process)
+    at_work = wait_until(lambda: False, process)
     assert finish(process)[0] == 0
     history = (whole / "history.csv").read_bytes()
     assert len(history.splitlines()) == 1 + 3
@@ -283,16 +295,15 @@ def test_a_killed_training_resumes_to_the_same_history_and_weights(cells, tmp_pa
             started = time.time()
             process = start(*command(out), "--resume")
             if rng.random() < 0.8:  # while it trains: after it has begun to write into the run
-
-                def at_work(out=out, started=started):
-                    file = out / "environment.json"
-                    return file.is_file() and file.stat().st_mtime > started
-
-                wait_until(at_work, process)
-                time.sleep(rng.random() * (ended - appeared))
+                wait_until(lambda out=out, started=started: written_since(out / "environment.json", started), process)
+                began = time.monotonic()
+                moment = rng.random() * at_work
+                killed = not ends_within(process, moment)
+                if not killed:  # a resumed run is shorter, and the machine may be less busy than it was
+                    at_work = min(at_work, time.monotonic() - began)
             else:
-                time.sleep(rng.random() * appeared)
-            killed = kill(process)
+                killed = not ends_within(process, rng.random() * before)
+            kill(process)
             kills += killed
             done = out / "history.csv"
             rows.append(len(done.read_bytes().splitlines()) - 1 if done.is_file() else 0)
