@@ -104,9 +104,7 @@ def test_balance_makes_the_classes_equal(tmp_path):
 def test_a_count_below_one_for_each_class_is_refused(make_folder, tmp_path, count):
     with pytest.raises(CustomCNNError) as caught:
         augment(make_folder({"all": 2, "hem": 2}), tmp_path / "out", count)
-    assert (
-        str(caught.value) == f"--count is at least 1 for each of 2 classes. Received: {count}. Give more."
-    )
+    assert str(caught.value) == f"--count is at least 1 for each of 2 classes. Received: {count}. Give more."
     assert not (tmp_path / "out").exists()
 
 

@@ -376,6 +376,13 @@ def test_text(trained, odd_names, capfd):
     assert any("two\\nlines.png" in line for line in lines)
 
 
+def test_text_of_a_class_with_a_newline(run, odd_names, capfd):
+    save_model(load_model(run.best), replace(read_info(run.best), classes=["a\nb", "hem"]), run.best)
+    status, output, _ = shell(capfd, "predict", run.path, odd_names)
+    assert status == 0
+    assert len(output.splitlines()) == len(NAMES)
+
+
 def test_csv(trained, odd_names, capfd):
     names = [name for name in NAMES if name.isprintable() or "\n" in name]
     status, output, _ = shell(capfd, "predict", trained.path, *(odd_names / n for n in names), "--format", "csv")

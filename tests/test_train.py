@@ -3,8 +3,11 @@
 import contextlib
 import csv
 import json
+import logging
+import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from customcnn import devices
 from customcnn.errors import CustomCNNError
 from customcnn.leakage import DRAWN
 from customcnn.manifest import Manifest, scan, with_group_pattern
@@ -656,3 +660,44 @@ def test_targets_by_hand():
     np.testing.assert_array_equal(two, np.array([[0, 1], [1, 0], [0, 1]], np.float32))
     assert one.dtype == two.dtype == np.float32
     np.testing.assert_array_equal(targets(np.array([2, 0]), 3, 3), [[0, 0, 1], [1, 0, 0]])
+
+
+# ---------------------------------------------------------------- devices
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "policy"),
+    [
+        ("auto", "cpu", "float32"),
+        ("float32", "cpu", "float32"),
+        ("float32", "gpu", "float32"),
+        ("bfloat16", "cpu", "mixed_bfloat16"),
+        ("float16", "gpu", "mixed_float16"),
+    ],
+)
+def test_policies(precision, device, policy):
+    assert devices.dtype_policy(precision, device) == policy
+
+
+def test_tensorflows_own_warnings_are_silenced():
+    """Scoring a few networks in one process, as the demo does, would print a paragraph about retracing for each."""
+    devices.configure("cpu")
+    assert not logging.getLogger("tensorflow").isEnabledFor(logging.WARNING)
+    assert logging.getLogger("tensorflow").isEnabledFor(logging.ERROR)
+
+
+def test_a_process_without_an_error_stream(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert devices.configure("cpu") == "cpu"
+
+
+def test_a_backend_that_is_not_installed(tmp_path):
+    command = [sys.executable, "-m", "customcnn", "summary", "small"]
+    environment = os.environ | {"KERAS_BACKEND": "nonsense"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        r"Error: KERAS_BACKEND names an installed backend\. Received: 'nonsense' \([^\n]*\)\. "
+        r"Install it, or set KERAS_BACKEND to tensorflow, jax or torch\.\n",
+        done.stderr,
+    )

@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever read our output has left, as `head` does. Python would complain once more while it closes the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     else:
-        click.secho(message, fg="red" if status == 1 else None, err=True)
+        colour = False if os.environ.get("NO_COLOR") else None
+        click.secho(message, fg="red" if status == 1 else None, err=True, color=colour)
     sys.exit(status)
 
 

@@ -83,7 +83,9 @@ def evaluate(
 @click.command()
 @click.argument("run", type=FOLDER)
 @click.argument("images", type=FOLDER, nargs=-1, required=True)
-@click.option("--format", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True)
+@click.option(
+    "--format", type=click.Choice(["text", "csv", "json"]), default="text", show_default=True, help="Of the output."
+)
 @click.option("--json", "format", flag_value="json", help="The same as --format json.")
 @weights_option
 @device_option

@@ -1,0 +1,299 @@
+"""The command line: help, statuses, what goes to which stream, Ctrl-C, closed pipes, colours and bars."""
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+import customcnn
+from customcnn.cli import cli, explain, main
+from customcnn.errors import CustomCNNError
+
+NAMES = {
+    "samples", "split", "crop", "augment", "audit", "models", "summary", "train", "evaluate", "predict", "visualize",
+    "demo",
+}  # fmt: skip
+
+every_command = pytest.mark.parametrize("name", sorted(cli.commands))
+
+Shell = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def shell(capfd) -> Shell:
+    """Return a function that runs the command line in this process and gives its status, output and error stream."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        output, errors = capfd.readouterr()
+        return int(ended.value.code or 0), output, errors
+
+    return run
+
+
+def process(*words: object, **options) -> subprocess.Popen:
+    """Start the command line in a process of its own."""
+    command = [sys.executable, "-m", "customcnn", *map(str, words)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **{**streams, **options})
+
+
+# ---------------------------------------------------------------- help
+
+
+def test_the_commands():
+    assert set(cli.commands) >= NAMES
+
+
+@every_command
+def test_help_with_an_example(shell, name):
+    for option in ("--help", "-h"):
+        status, output, errors = shell(name, option)
+        assert (status, errors) == (0, "")
+        assert output.startswith(f"Usage: customcnn {name} ")
+        assert f"Example: customcnn {name}" in output
+
+
+@every_command
+def test_every_option_is_explained(name):
+    for parameter in cli.commands[name].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts[0]}"
+
+
+@every_command
+def test_examples_are_commands_that_exist(name):
+    """The options of an example are options of the command."""
+    command = cli.commands[name]
+    known = {option for parameter in command.params for option in parameter.opts}
+    (text,) = re.findall(r"Example: ((?:.|\n)*)", command.help or "")
+    used = set(re.findall(r"(?<!\w)--[a-z-]+", text))
+    assert used <= known
+
+
+def test_the_help_of_the_whole(shell):
+    status, output, errors = shell("--help")
+    assert (status, errors) == (0, "")
+    assert "customcnn demo" in output
+    assert all(re.search(rf"^  {name} ", output, re.MULTILINE) for name in cli.commands)
+
+
+def test_the_version(shell):
+    assert shell("--version") == (0, f"customcnn, version {customcnn.__version__}\n", "")
+
+
+def test_the_module_is_the_command(tmp_path):
+    command = Path(sys.executable).with_name("customcnn")
+    if not command.exists():
+        pytest.skip("customcnn is not installed as a command")
+    for start in ([str(command)], [sys.executable, "-m", "customcnn"]):
+        done = subprocess.run([*start, "--version"], capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, f"customcnn, version {customcnn.__version__}\n")
+
+
+# ---------------------------------------------------------------- wrong usage
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "Usage: customcnn [OPTIONS] COMMAND"),
+        (["nosuch"], "Error: No such command 'nosuch'."),
+        (["models", "--nosuch"], "Error: No such option"),
+        (["models", "extra"], "Error: Got unexpected extra argument (extra)"),
+        (["split"], "Error: Missing argument 'SRC'."),
+        (["split", "a"], "Error: Missing argument 'DST'."),
+        (["split", "a", "b", "--by", "patient"], "Error: Invalid value for '--by'"),
+        (["split", "a", "b", "--ratio", "much"], "Error: Invalid value for '--ratio'"),
+        (["augment", "a", "b", "--count", "2.5"], "Error: Invalid value for '--count'"),
+        (["split", "a", "b", "--group-pattern", "cnmc", "--groups", "x.csv"], "exclude each other"),
+        (["train", "a", "--resume", "--replace"], "Error: --resume and --replace exclude each other."),
+        (["train", "a", "--precision", "float64"], "Error: Invalid value for '--precision'"),
+        (["predict", "run"], "Error: Missing argument 'IMAGES...'."),
+        (["evaluate", "run", "data", "--part", "exam"], "Error: Invalid value for '--part'"),
+    ],
+)
+def test_wrong_usage(shell, words, text):
+    status, output, errors = shell(*words)
+    assert (status, output) == (2, "")
+    assert errors.startswith("Usage: customcnn ") and text in errors
+    assert "Traceback" not in errors
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_an_error_is_one_line_on_the_error_stream(shell, tmp_path):
+    status, output, errors = shell("split", tmp_path / "no\nwhere", tmp_path / "x")
+    assert (status, output) == (1, "")
+    assert errors.startswith("Error: Data is a folder of class folders. Received: ")
+    assert errors.endswith(".\n") and errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_debug_anywhere_shows_where(place):
+    words = ["split", "nowhere", "x"]
+    words.insert(place, "--debug")
+    with pytest.raises(CustomCNNError, match="nowhere"):
+        main(words)
+
+
+def test_a_traceback_with_debug_and_none_without(tmp_path):
+    words = ["summary", "nosuch"]
+    plain, debug = process(*words), process(*words, "--debug")
+    output, errors = plain.communicate()
+    assert (plain.returncode, output) == (1, "")
+    assert errors.startswith("Error: The model must be one of ") and errors.count("\n") == 1
+    output, errors = debug.communicate()
+    assert (debug.returncode, output) == (1, "")
+    assert errors.startswith("Traceback (most recent call last):")
+    assert errors.splitlines()[-1].startswith("customcnn.errors.CustomCNNError: The model must be one of ")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (CustomCNNError("A rule. Received: 1. Do that."), "A rule. Received: 1. Do that."),
+        (
+            OSError(28, "No space left on device", "/a\nb"),
+            "The system refused a file operation: No space left on device. Received: '/a\\nb'. "
+            "Check the space and the permissions there.",
+        ),
+        (
+            PermissionError(13, "Permission denied"),
+            "The system refused a file operation: Permission denied. Check the space and the permissions there.",
+        ),
+        (OSError("odd\nthing"), "Unexpected OSError: odd (use --debug to see where, and report it)"),
+        (ValueError("\n one\ntwo"), "Unexpected ValueError: one (use --debug to see where, and report it)"),
+        (KeyError(), "Unexpected KeyError:  (use --debug to see where, and report it)"),
+    ],
+)
+def test_what_is_said_of_an_error(error, text):
+    assert explain(error) == text
+
+
+def test_what_is_said_of_too_little_memory():
+    assert explain(MemoryError()).startswith("Not enough memory. ")
+
+
+# ---------------------------------------------------------------- streams, pipes, terminals
+
+
+def test_results_and_nothing_else_go_to_the_output(tmp_path):
+    """Without a terminal there are no bars and no colours; a warning is no result."""
+    done = process("samples", tmp_path / "cells", "--subjects", 2, "--cells", 5, "--size", 64, "--workers", 1)
+    output, errors = done.communicate()
+    assert (done.returncode, errors) == (0, "")
+    assert output == "        all  hem  all classes\nimages   10   10           20\n"
+    done = process("split", tmp_path / "cells", tmp_path / "parts", "--workers", 1)
+    output, errors = done.communicate()
+    assert output.splitlines()[0].split() == ["all", "hem", "all", "classes"] and "\x1b" not in output
+    assert re.fullmatch(r"Warning: Inflated by leakage: .*\n", errors)
+
+
+@pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["--help"], ["train", "--help"]])
+def test_a_reader_that_leaves_is_no_error(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = process(*words, stdout=writer)
+    os.close(writer)
+    _, errors = done.communicate()
+    assert errors == ""
+
+
+def test_head(tmp_path):
+    command = f"{sys.executable} -m customcnn models | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stdout.startswith("network") and done.stderr == ""
+
+
+def on_a_terminal(*words: object, **environment: str) -> tuple[int, str]:
+    """Run the command line with a terminal as its error stream; return its status and what the terminal received."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    inherited = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    done = process(*words, stderr=theirs, stdout=subprocess.DEVNULL, env=inherited | environment)
+    os.close(theirs)
+    received = b""
+    while True:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:  # Linux says so when the other side has closed
+            break
+        if not piece:
+            break
+        received += piece
+    os.close(ours)
+    return done.wait(), received.decode()
+
+
+def test_a_bar_on_a_terminal(tmp_path):
+    words = ["samples", tmp_path / "cells", "--subjects", 2, "--cells", 5, "--size", 64, "--workers", 1]
+    status, text = on_a_terminal(*words)
+    assert status == 0
+    assert "draw:   0%|" in text and "images/s" in text
+    assert text.rstrip(" \r").endswith("]"), "the bar is wiped away at the end"
+
+
+def test_colours(tmp_path):
+    """Errors are red on a terminal, and not where NO_COLOR is set: see https://no-color.org."""
+    status, text = on_a_terminal("summary", "nosuch")
+    assert status == 1
+    assert text.startswith("\x1b[31mError: ")
+    status, text = on_a_terminal("summary", "nosuch", NO_COLOR="1")
+    assert status == 1
+    assert text.startswith("Error: ") and "\x1b" not in text
+
+
+def test_warnings_without_colour(tmp_path):
+    process("samples", tmp_path / "cells", "--subjects", 2, "--cells", 5, "--size", 64).communicate()
+    for number, environment in enumerate(({}, {"NO_COLOR": "1"})):
+        status, text = on_a_terminal("split", tmp_path / "cells", tmp_path / f"parts{number}", **environment)
+        assert status == 0 and "Warning: Inflated by leakage" in text
+        assert ("\x1b[33m" in text) == (not environment)
+
+
+# ---------------------------------------------------------------- Ctrl-C
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c(tmp_path, workers):
+    """The terminal sends it to the whole group: the workers end as well, and silently."""
+    words = ["samples", "cells", "--subjects", 50, "--cells", 100, "--workers", workers]
+    done = process(*words, cwd=tmp_path, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".cells.partial/*/*.bmp")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(done.pid, signal.SIGINT)
+    output, errors = done.communicate(timeout=60)  # waits for the last process that holds the streams
+    assert (done.returncode, output, errors.strip()) == (130, "", "Stopped.")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_training(tmp_path, make_folder):
+    data = make_folder({f"{part}/{label}": 8 for part in ("train", "validation") for label in ("all", "hem")})
+    run = tmp_path / "run"
+    words = ["train", data, "--model", "small", "--set", "input_size=22", "--epochs", 100_000, "--out", run]
+    done = process(*words, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (run / "history.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(done.pid, signal.SIGINT)
+    output, errors = done.communicate(timeout=60)
+    assert (done.returncode, output) == (130, "")
+    assert errors.rstrip().endswith("\nStopped.") and "Traceback" not in errors
+    assert (run / "last.keras").exists()
