@@ -14,7 +14,7 @@ from PIL import Image
 
 from customcnn import files
 from customcnn.errors import CustomCNNError, show
-from customcnn.images import encode, lossless_format, read_image, to_rgb
+from customcnn.images import encode, kind, lossless_format, read_image, to_rgb
 from customcnn.manifest import MANIFEST, Manifest, Record, fingerprint, require_classes
 from customcnn.progress import Progress, silent
 
@@ -235,7 +235,7 @@ def _augment_file(root: Path, work: Path, seed: int, operations: Operations, tas
     # A JPEG becomes a PNG and keeps its own suffix too, so that it cannot meet the samples of a PNG of the same stem.
     suffix = path.suffix if format == image.format else f"{path.suffix}.png"
     target = str(path.with_name(f"{path.stem}-aug{task.copy:04d}{suffix}"))
-    converted = image.mode != "RGB"
+    converted = kind(image) != "RGB"
     if (work / target).exists():
         data = (work / target).read_bytes()
     else:

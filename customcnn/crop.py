@@ -9,7 +9,17 @@ import numpy as np
 
 from customcnn import files
 from customcnn.errors import CustomCNNError, show_all
-from customcnn.images import BadImage, center_box, encode, foreground, lossless_format, read_image, to_rgb
+from customcnn.images import (
+    REDUCED,
+    BadImage,
+    center_box,
+    encode,
+    foreground,
+    kind,
+    lossless_format,
+    read_image,
+    to_rgb,
+)
 from customcnn.manifest import MANIFEST, Manifest, Record, bad_files
 from customcnn.progress import Progress, silent
 
@@ -113,6 +123,8 @@ def _crop_file(root: Path, work: Path, size: int, check: bool, names: frozenset[
         image = read_image(root / record.path)
     except BadImage as error:
         return _Outcome(record, bad=error.reason)
+    if REDUCED in image.info:
+        return _Outcome(record, bad=f"{kind(image)}, which cannot be cropped without loss")
     if min(image.size) < size:
         return _Outcome(record, too_small=f"{image.width} x {image.height}")
     box = center_box(image.width, image.height, size)

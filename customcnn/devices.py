@@ -52,7 +52,7 @@ def configure(device: str = "auto") -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     # TensorFlow's libraries write to the error stream itself while they are loaded, before any log level is read.
-    if "TF_CPP_MAX_VLOG_LEVEL" in os.environ:
+    if "TF_CPP_MAX_VLOG_LEVEL" in os.environ or sys.stderr is None:
         yield
         return
     sys.stderr.flush()
@@ -71,6 +71,9 @@ def _gpus(backend: str) -> int:
     if backend == "tensorflow":
         import tensorflow as tf
 
+        if os.environ["TF_CPP_MIN_LOG_LEVEL"] in ("2", "3"):
+            # Its Python side does not read that level, and would explain retracing to whoever scores a few networks.
+            tf.get_logger().setLevel("ERROR")
         return len(tf.config.list_physical_devices("GPU"))
     if backend == "jax":
         import jax

@@ -20,6 +20,9 @@ MAX_PIXELS = 50_000_000
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
+REDUCED = "customcnn_reduced"
+"""Key of `Image.info` where Pillow gave 8 bits of a file's 16, as it does for PNGs in colour: the file's own kind."""
+
 
 class BadImage(CustomCNNError):
     """A file that cannot be used as an image; `reason` says why in a few words."""
@@ -58,6 +61,8 @@ def open_image(data: bytes, path: str | Path) -> Image.Image:
         image.load()
         if image.mode == "I" and not ((levels := np.asarray(image)).min() >= 0 and levels.max() <= 65535):
             raise BadImage(path, "whole numbers beyond 16 bits, of unknown range")
+        if image.format == "PNG" and data[24] == 16 and data[25] in (2, 4, 6):  # IHDR: bits, colour type
+            image.info[REDUCED] = f"16-bit {image.mode}"
     except (BadImage, MemoryError):  # an image that does not fit into the memory now may be a good one
         raise
     except Image.DecompressionBombError:
@@ -80,6 +85,11 @@ def read_image(path: Path) -> Image.Image:
     except OSError as error:
         raise BadImage(path, f"unreadable ({error.strerror})") from None
     return open_image(data, path)
+
+
+def kind(image: Image.Image) -> str:
+    """Return an image's mode as its file has it: "RGB", "L", "I;16", "16-bit RGB", ...; all but "RGB" are converted."""
+    return image.info.get(REDUCED, image.mode)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

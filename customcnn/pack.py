@@ -13,7 +13,7 @@ import numpy as np
 
 from customcnn import files
 from customcnn.errors import CustomCNNError
-from customcnn.images import read_image, resize, to_rgb
+from customcnn.images import kind, read_image, resize, to_rgb
 from customcnn.manifest import Manifest, Record, fingerprint
 from customcnn.progress import Progress, silent
 
@@ -133,7 +133,7 @@ def _write(work: Path, manifest: Manifest, size: tuple[int, int], workers: int |
 
 def _decode(root: Path, size: tuple[int, int], record: Record) -> tuple[np.ndarray, str]:
     image = read_image(root / record.path)
-    return np.asarray(resize(to_rgb(image), size)), image.mode
+    return np.asarray(resize(to_rgb(image), size)), kind(image)
 
 
 def _open(folder: Path, manifest: Manifest) -> Packed:

@@ -1,4 +1,4 @@
-"""Bad input gets one clear line and status 1, and nothing half-written: every kind of it, to every command it can meet."""
+"""Bad input gets one clear line and status 1, and nothing half-written: every kind, to every command it can meet."""
 
 import csv
 import io
@@ -175,7 +175,9 @@ def test_a_class_with_one_image(here, fails):
     (here / "data" / "few").mkdir()
     picture(9).save(here / "data" / "few" / "one.png")
     message = fails("split", "data", "dst")
-    assert message.startswith("Every part needs an image of every class. Received: class 'few' with 1 image, which gives")
+    assert message.startswith(
+        "Every part needs an image of every class. Received: class 'few' with 1 image, which gives"
+    )
     by_group = fails("split", "data", "dst", "--by", "group", "--group-pattern", r"/(\w+)\.png")
     assert by_group.startswith("Every part needs a group of every class. Received: class 'few' with 1 group ")
 
@@ -311,7 +313,7 @@ def test_other_kinds_of_pixels_are_converted_and_that_is_said_once(here, works):
     rgb = picture(50)
     alpha = rgb.convert("RGBA")
     alpha.putalpha(rgb.convert("L"))
-    deep = Image.fromarray((np.asarray(rgb.convert("L")).astype(np.uint16) * 257))
+    deep = Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)
     kinds = {
         "deep.png": deep,
         "grey.bmp": rgb.convert("L"),
@@ -329,9 +331,7 @@ def test_other_kinds_of_pixels_are_converted_and_that_is_said_once(here, works):
     assert len(re.findall("onverted", errors)) <= 1
     _, errors = works("train", "parts", *SMALL, "--out", "run")
     said = [line for line in errors.splitlines() if "onverted" in line]
-    assert said == [
-        "Converted to 8-bit RGB: 2 of mode CMYK, 2 of mode I;16, 2 of mode L, 2 of mode P, 2 of mode RGBA."
-    ]
+    assert said == ["Converted to 8-bit RGB: 2 of mode CMYK, 2 of mode I;16, 2 of mode L, 2 of mode P, 2 of mode RGBA."]
     with (here / "parts" / "manifest.csv").open(newline="") as file:
         assert sum(Path(row["path"]).name in kinds for row in csv.DictReader(file)) == 10
 
@@ -392,8 +392,12 @@ def test_runs_in_the_way(here, fails, command):
     (here / "dst").mkdir()
     (here / "dst" / "thesis.txt").write_text("x")
     assert fails(*command("train")).startswith("Run 'dst' exists. Use --resume to go on with it, or --replace")
-    assert fails(*command("train"), "--replace").startswith("--replace deletes runs only. Received: 'dst', which is no run")
-    assert fails(*command("train"), "--resume").startswith("--resume goes on with a run. Received: 'dst', which is none.")
+    assert fails(*command("train"), "--replace").startswith(
+        "--replace deletes runs only. Received: 'dst', which is no run"
+    )
+    assert fails(*command("train"), "--resume").startswith(
+        "--resume goes on with a run. Received: 'dst', which is none."
+    )
 
 
 def test_a_demo_in_the_way(here, fails):
@@ -455,7 +459,9 @@ def full_disk(left: int) -> Iterator[None]:
 @pytest.mark.parametrize("name", [*ON_CLASSES, "samples", "train"])
 def test_a_full_destination(here, fails, command, name):
     class_folders(here / "data", PARTS if name == "train" else ())
-    words: Words = ["samples", "dst", "--subjects", 2, "--cells", 2, "--size", 64] if name == "samples" else command(name)
+    words: Words = (
+        ["samples", "dst", "--subjects", 2, "--cells", 2, "--size", 64] if name == "samples" else command(name)
+    )
     with full_disk(1000 if name != "crop" else 300):
         message = fails(*words, "--workers", 1)
     assert message.startswith("The system refused a file operation: File too large.")
@@ -640,8 +646,12 @@ def test_a_run_of_another_network(here, fails, works):
     (here / "other" / "train" / "all").rename(here / "other" / "train" / "blast")
     (here / "other" / "validation" / "all").rename(here / "other" / "validation" / "blast")
     message = fails("evaluate", "run", "other")
-    assert message.startswith("Data has the classes of the run. Received: 'blast' in 'other', where 'run' knows 'all', 'hem'.")
-    assert fails("evaluate", "run", "data", "--part", "test").startswith("--part names a part of the data. Received: test;")
+    assert message.startswith(
+        "Data has the classes of the run. Received: 'blast' in 'other', where 'run' knows 'all', 'hem'."
+    )
+    assert fails("evaluate", "run", "data", "--part", "test").startswith(
+        "--part names a part of the data. Received: test;"
+    )
 
 
 # ---------------------------------------------------------------- in a process of its own

@@ -278,3 +278,29 @@ def test_any_number_of_workers_makes_the_same_folder(make_folder, tmp_path):
         contents = {(tmp_path / f"out{workers}" / name).read_bytes() for workers in (1, 2, 8)}
         assert len(contents) == 1
     assert files_in(tmp_path / "out1") == files_in(tmp_path / "out2") == files_in(tmp_path / "out8")
+
+
+def sixteen_bit_png(path):
+    """Write a 16-bit RGB PNG, which Pillow cannot: a 4 x 4 image of one colour."""
+    import struct
+    import zlib
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = (b"\0" + struct.pack(">3H", 0x1234, 0x8000, 0xFFFF) * 4) * 4
+    header = struct.pack(">2I5B", 4, 4, 16, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(data)
+
+
+def test_sixteen_bit_colour_is_not_cut_down_in_silence(make_folder, tmp_path):
+    """Pillow reads such a PNG with 8 bits: a crop would lose the others, a network never sees them."""
+    from customcnn.images import kind, read_image
+
+    root = make_folder({"all": 1, "hem": 1})
+    sixteen_bit_png(root / "all" / "deep.png")
+    image = read_image(root / "all" / "deep.png")
+    assert kind(image) == "16-bit RGB" and image.getpixel((0, 0)) == (0x12, 0x80, 0xFF)
+    with pytest.raises(CustomCNNError, match=r"'all/deep\.png' \(16-bit RGB, which cannot be cropped without loss\)"):
+        crop_folder(scan(root), tmp_path / "cropped", 2, check=False)
