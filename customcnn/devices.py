@@ -71,7 +71,7 @@ def _gpus(backend: str) -> int:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        if os.environ["TF_CPP_MIN_LOG_LEVEL"] in ("2", "3"):
+        if os.environ["TF_CPP_MIN_LOG_LEVEL"] != "0":
             # Its Python side does not read that level, and would explain retracing to whoever scores a few networks.
             tf.get_logger().setLevel("ERROR")
         return len(tf.config.list_physical_devices("GPU"))

@@ -62,8 +62,11 @@ def evaluate(
         progress: draws the bar, see `customcnn.progress`.
 
     Raises:
-        CustomCNNError: no trained network, no such part, or a class that the network does not know.
+        CustomCNNError: no trained network, no such part, no resample, or a class that the network does not know.
     """
+    files.refuse_non_empty(out or run.path, True)
+    if resamples < 1:
+        raise CustomCNNError(f"Intervals need a resample at least. Received: --resamples {resamples}. Give 1 or more.")
     path = run.weights(weights)
     info = read_info(path)
     scored, name = choose_part(data, part)

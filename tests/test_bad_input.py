@@ -622,6 +622,21 @@ def test_summary_with(fails, words, text):
     assert text in fails("summary", *words)
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--resamples", "0"], "Received: --resamples 0."),
+        (["--resamples", "-1"], "Received: --resamples -1."),
+        (["--out", "data/train/all/1.png"], "A destination is a folder. Received: 'data/train/all/1.png', which is a"),
+        (["--workers", "0"], "Received: 0."),
+        (["--groups", "nowhere.csv"], "Received: 'nowhere.csv'"),
+    ],
+)
+def test_evaluate_with(here, fails, trained, words, text):
+    class_folders(here / "data", PARTS)
+    assert text in fails("evaluate", trained, "data", "--out", "dst", *words)
+
+
 @pytest.mark.parametrize("name", ["evaluate", "predict", "visualize"])
 def test_what_is_no_run(here, fails, name):
     root = class_folders(here / "data")

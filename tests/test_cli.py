@@ -204,6 +204,16 @@ def test_results_and_nothing_else_go_to_the_output(tmp_path):
     assert re.fullmatch(r"Warning: Inflated by leakage: .*\n", errors)
 
 
+def test_names_with_stray_bytes_can_be_printed(tmp_path, make_folder):
+    """Under most locales Python's output refuses them: a command that has done its work would fail at its last line."""
+    data = make_folder({"all": 4, os.fsdecode(b"h\xffm"): 4})
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = process("split", data, tmp_path / "parts", "--workers", 1, env=strict, text=False)
+    output, errors = done.communicate()
+    assert (done.returncode, errors.count(b"Error")) == (0, 0)
+    assert output.splitlines()[1].split()[-1] == b"6"
+
+
 @pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["--help"], ["train", "--help"]])
 def test_a_reader_that_leaves_is_no_error(words):
     reader, writer = os.pipe()

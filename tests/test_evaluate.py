@@ -254,7 +254,7 @@ def test_parts(data):
     )
     whole = replace(data, records=tuple(replace(r, split="") for r in data.records))
     assert choose_part(whole, None) == (whole, "given")
-    assert refused(choose_part, whole, "test").endswith("has none.")
+    assert refused(choose_part, whole, "test").endswith("has none. Name one of them.")
 
 
 def test_an_image_that_is_none_leaves_no_results(run, folder, tmp_path):
@@ -326,11 +326,11 @@ def test_expand(folder, tmp_path):
     assert [path.name for path in expand([tmp_path / "some"])] == ["a.jpg", "b.PNG"]
     assert expand([tmp_path / "some" / "notes.txt"]) == [tmp_path / "some" / "notes.txt"], "as it was asked for"
     rule = "Images are given as files, or as folders of them."
-    assert refused(expand, []) == f"{rule} Received: none."
+    assert refused(expand, []) == f"{rule} Received: none. Name one."
     missing, empty = tmp_path / "x\n.png", tmp_path / "some" / "inner"
-    assert refused(expand, [missing]) == f"{rule} Received: {str(missing)!r}, which does not exist."
-    assert refused(expand, [empty]) == f"{rule} Received: {str(empty)!r}, a folder without images."
-    assert refused(expand, [folder]) == f"{rule} Received: {str(folder)!r}, a folder without images."
+    assert refused(expand, [missing]) == f"{rule} Received: {str(missing)!r}, which does not exist. Check its name."
+    assert refused(expand, [empty]) == f"{rule} Received: {str(empty)!r}, a folder without images. Check its name."
+    assert refused(expand, [folder]) == f"{rule} Received: {str(folder)!r}, a folder without images. Check its name."
 
 
 def test_what_is_no_image(trained, tmp_path):

@@ -115,8 +115,8 @@ def predict(
         click.echo(rows_to_csv(rows), nl=False)
     else:
         for prediction in found:
-            shares = "  ".join(f"{label} {value:.3f}" for label, value in prediction.probabilities.items())
-            click.echo(f"{_field(prediction.file)}  {prediction.label}  ({shares})")
+            shares = "  ".join(f"{_field(label)} {value:.3f}" for label, value in prediction.probabilities.items())
+            click.echo(f"{_field(prediction.file)}  {_field(prediction.label)}  ({shares})")
     if read_info(RunDir(run).weights(weights)).drawn:
         say(f"Warning: trained on drawn cells. {DRAWN}")
 
