@@ -1,7 +1,8 @@
 """Score a trained network on labelled images, and predict unlabelled ones."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from customcnn import devices, files
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.images import SUFFIXES, decode
+from customcnn.images import SUFFIXES, converted_note, kind, read_image, resize, to_rgb
 from customcnn.leakage import DRAWN, Leakage, find_leakage, notes, run_notes
 from customcnn.manifest import Manifest
 from customcnn.metrics import evaluate_predictions
@@ -45,6 +46,7 @@ def evaluate(
     device: str = "auto",
     workers: int | None = None,
     progress: Progress = silent,
+    say: Callable[[str], object] = lambda line: None,
 ) -> Evaluation:
     """Score a run on one part of a split folder, or on a whole folder of class folders.
 
@@ -60,6 +62,7 @@ def evaluate(
         device: "auto", "cpu" or "gpu".
         workers: threads for decoding; None for one a core.
         progress: draws the bar, see `customcnn.progress`.
+        say: receives the note about converted images.
 
     Raises:
         CustomCNNError: no trained network, no such part, no resample, or a class that the network does not know.
@@ -79,6 +82,8 @@ def evaluate(
     devices.configure(device)
     # A training leaves a pack of all parts; where there is none, the scored images alone are decoded.
     packed = find_pack(data, info.input_size) or pack(scored, info.input_size, workers=workers, progress=progress)
+    if packed.converted:
+        say(converted_note(packed.converted))
     model = load_model(path)
     rows = packed.rows(name if data.parts else None)
     with progress(len(rows), "evaluate") as advance:
@@ -195,6 +200,7 @@ def predict(
     device: str = "auto",
     workers: int | None = None,
     progress: Progress = silent,
+    say: Callable[[str], object] = lambda line: None,
 ) -> list[Prediction]:
     """Predict the class of image files; a folder stands for the images directly inside it.
 
@@ -205,6 +211,7 @@ def predict(
         device: "auto", "cpu" or "gpu".
         workers: threads for decoding; None for one a core.
         progress: draws the bar, see `customcnn.progress`.
+        say: receives the note about converted images.
 
     Returns:
         One prediction a file, in the order given; a folder's files sorted by name.
@@ -218,16 +225,25 @@ def predict(
     devices.configure(device)
     model = load_model(path)
     found: list[Prediction] = []
+    kinds: Counter[str] = Counter()
     with progress(len(paths), "predict") as advance:
-        decoded = files.parallel(partial(decode, size=info.input_size), paths, workers)
+        decoded = files.parallel(partial(_decode, size=info.input_size), paths, workers)
         for start in range(0, len(paths), BATCH):
             names = paths[start : start + BATCH]
-            values = probabilities(model, np.stack([next(decoded) for _ in names]))
-            for name, row in zip(names, values, strict=True):
+            images_here, kinds_here = zip(*(next(decoded) for _ in names), strict=True)
+            kinds.update(kinds_here)
+            for name, row in zip(names, probabilities(model, np.stack(images_here)), strict=True):
                 by_class = {label: float(value) for label, value in zip(info.classes, row, strict=True)}
                 found.append(Prediction(str(name), info.classes[int(row.argmax())], by_class))
             advance(len(names))
+    if note := converted_note(kinds):
+        say(note)
     return found
+
+
+def _decode(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, str]:
+    image = read_image(path)
+    return np.asarray(resize(to_rgb(image), size)), kind(image)
 
 
 def expand(images: Sequence[Path]) -> list[Path]:

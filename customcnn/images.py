@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,12 @@ def read_image(path: Path) -> Image.Image:
 def kind(image: Image.Image) -> str:
     """Return an image's mode as its file has it: "RGB", "L", "I;16", "16-bit RGB", ...; all but "RGB" are converted."""
     return image.info.get(REDUCED, image.mode)
+
+
+def converted_note(kinds: Mapping[str, int]) -> str:
+    """Return the sentence about images that were not 8-bit RGB, counted by `kind`; "" if there were none."""
+    listed = ", ".join(f"{count:,} of mode {mode}" for mode, count in sorted(kinds.items()) if mode != "RGB")
+    return f"Note: converted to 8-bit RGB: {listed}." if listed else ""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -11,6 +11,7 @@ import numpy as np
 from customcnn import devices
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.files import write_text
+from customcnn.images import converted_note
 from customcnn.leakage import Leakage, find_leakage, notes
 from customcnn.manifest import Manifest, require_classes
 from customcnn.models import build_model, get_spec
@@ -82,8 +83,7 @@ def train(
         _require_tensorboard()
     packed = pack(data, size, workers=workers, progress=progress)
     if packed.converted:
-        modes = ", ".join(f"{count:,} of mode {mode}" for mode, count in sorted(packed.converted.items()))
-        say(f"Converted to 8-bit RGB: {modes}.")
+        say(converted_note(packed.converted))
     if resumed is None:
         model = _new_model(recipe, len(classes), size, device)
     else:

@@ -331,7 +331,9 @@ def test_other_kinds_of_pixels_are_converted_and_that_is_said_once(here, works):
     assert len(re.findall("onverted", errors)) <= 1
     _, errors = works("train", "parts", *SMALL, "--out", "run")
     said = [line for line in errors.splitlines() if "onverted" in line]
-    assert said == ["Converted to 8-bit RGB: 2 of mode CMYK, 2 of mode I;16, 2 of mode L, 2 of mode P, 2 of mode RGBA."]
+    assert said == [
+        "Note: converted to 8-bit RGB: 2 of mode CMYK, 2 of mode I;16, 2 of mode L, 2 of mode P, 2 of mode RGBA."
+    ]
     with (here / "parts" / "manifest.csv").open(newline="") as file:
         assert sum(Path(row["path"]).name in kinds for row in csv.DictReader(file)) == 10
 

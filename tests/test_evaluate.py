@@ -429,3 +429,15 @@ def test_evaluate_says_what_stands_beside_the_scores(run, folder, capfd):
     status, output, errors = shell(capfd, *words, "--json")
     assert json.loads(output) == strict_json(run.metrics)
     assert "Note: no groups are known, so leakage cannot be judged." in errors
+
+
+def test_converted_images_are_counted_once(run, tmp_path):
+    """By a prediction of three images, two of them grey."""
+    colours = np.random.default_rng(0).integers(0, 256, (22, 22, 3), dtype=np.uint8)
+    paths = []
+    for name, mode in (("a", "RGB"), ("b", "L"), ("c", "L")):
+        paths.append(tmp_path / f"{name}.png")
+        Image.fromarray(colours).convert(mode).save(paths[-1])
+    lines = []
+    predict(run, paths, say=lines.append)
+    assert lines == ["Note: converted to 8-bit RGB: 2 of mode L."]

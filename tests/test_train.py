@@ -562,7 +562,7 @@ def test_three_classes_a_size_of_two_numbers_and_converted_images(tmp_path):
     lines: list[str] = []
     run = RunDir(tmp_path / "run")
     result = train(scan(root), run, recipe(input_size=(22, 24), epochs=2, dropout=0.5), say=lines.append)
-    assert [line for line in lines if "onverted" in line] == ["Converted to 8-bit RGB: 2 of mode L."]
+    assert [line for line in lines if "onverted" in line] == ["Note: converted to 8-bit RGB: 2 of mode L."]
     info = read_info(result.run.best)
     assert (info.classes, info.input_size, info.positive) == (["a", "b", "c"], (22, 24), "")
     model = load_model(run.best)

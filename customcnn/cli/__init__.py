@@ -1,5 +1,6 @@
 """The command line: parse, call the library, print. No logic, and nothing heavy is imported before a command runs."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ for command in (*data.COMMANDS, *networks.COMMANDS, *results.COMMANDS, *demo.COM
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process: 0 for success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names may hold bytes that are not UTF-8
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:

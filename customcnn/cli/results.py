@@ -70,6 +70,7 @@ def evaluate(
         device=device or "auto",
         workers=workers,
         progress=terminal,
+        say=say,
     )
     click.echo(json.dumps(result.metrics, indent=2) if as_json else format_report(result.metrics))
     if result.metrics["chosen_on_this_part"]:
@@ -103,7 +104,7 @@ def predict(
     from customcnn.runs import RunDir, read_info, rows_to_csv
 
     found = run_prediction(
-        RunDir(run), images, weights=weights, device=device or "auto", workers=workers, progress=terminal
+        RunDir(run), images, weights=weights, device=device or "auto", workers=workers, progress=terminal, say=say
     )
     if format == "json":
         click.echo(json.dumps({"predictions": [asdict(prediction) for prediction in found]}, indent=2))
