@@ -84,16 +84,8 @@ def evaluate(
     packed = find_pack(data, info.input_size) or pack(scored, info.input_size, workers=workers, progress=progress)
     if packed.converted:
         say(converted_note(packed.converted))
-    model = load_model(path)
-    rows = packed.rows(name if data.parts else None)
-    with progress(len(rows), "evaluate") as advance:
-        parts = []
-        for start in range(0, len(rows), BATCH):
-            chosen = rows[start : start + BATCH]
-            parts.append(probabilities(model, packed.images[chosen]))
-            advance(len(chosen))
-    predicted = np.concatenate(parts)
-    labels = packed.labels(info.classes)[rows]
+    predicted = _predict_rows(load_model(path), packed.images, packed.rows(name if data.parts else None), progress)
+    labels = np.array([info.classes.index(record.label) for record in scored.records])
     groups = [record.group for record in scored.records] if scored.groups_known else None
     metrics = evaluate_predictions(
         labels, predicted, info.classes, groups=groups, positive=info.positive or None, resamples=resamples
@@ -116,6 +108,16 @@ def evaluate(
     }
     _write(RunDir(out or run.path), run, scored, info, predicted, metrics, beside)
     return Evaluation(metrics, leakage, beside)
+
+
+def _predict_rows(model: "keras.Model", images: np.ndarray, rows: np.ndarray, progress: Progress) -> np.ndarray:
+    parts = []
+    with progress(len(rows), "evaluate") as advance:
+        for start in range(0, len(rows), BATCH):
+            chosen = rows[start : start + BATCH]
+            parts.append(probabilities(model, images[chosen]))
+            advance(len(chosen))
+    return np.concatenate(parts)
 
 
 def choose_part(data: Manifest, part: str | None) -> tuple[Manifest, str]:
