@@ -158,8 +158,8 @@ def _write_page(out: Path, rows: list[list[str]], details: dict[str, Any], lines
     for name, (own, new) in details.items():
         run = f"{name}-run"
         pictures = beside(
-            figure(f"{run}/confusion.png", f"Confusion matrix of {name} on its validation part", "Validation part"),
-            figure(f"{run}/new-subjects/confusion.png", f"Confusion matrix of {name} on new subjects", "New subjects"),
+            figure(f"{run}/confusion.png", f"Confusion matrix of {name}, validation part", "Validation", width=420),
+            figure(f"{run}/new-subjects/confusion.png", f"Confusion matrix of {name}, new subjects", "New", width=420),
         )
         sections.append(
             Section(
