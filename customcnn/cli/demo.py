@@ -158,8 +158,10 @@ def _write_page(out: Path, rows: list[list[str]], details: dict[str, Any], lines
     for name, (own, new) in details.items():
         run = f"{name}-run"
         pictures = beside(
-            figure(f"{run}/confusion.png", f"Confusion matrix of {name}, validation part", "Validation", width=420),
-            figure(f"{run}/new-subjects/confusion.png", f"Confusion matrix of {name}, new subjects", "New", width=420),
+            *(
+                figure(f"{folder}/confusion.png", f"Confusion matrix of {name}: {caption}", caption, width=420)
+                for folder, caption in ((run, "Validation part"), (f"{run}/new-subjects", "New subjects"))
+            )
         )
         sections.append(
             Section(
