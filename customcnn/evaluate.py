@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from customcnn import devices, files
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.images import SUFFIXES, converted_note, kind, read_image, resize, to_rgb
 from customcnn.leakage import DRAWN, Leakage, find_leakage, notes, run_notes
-from customcnn.manifest import Manifest
+from customcnn.manifest import Manifest, Record
 from customcnn.metrics import evaluate_predictions
 from customcnn.pack import find_pack, pack
 from customcnn.progress import Progress, silent
@@ -90,7 +90,7 @@ def evaluate(
     metrics = evaluate_predictions(
         labels, predicted, info.classes, groups=groups, positive=info.positive or None, resamples=resamples
     )
-    leakage = find_leakage(run.read_manifest().part("train").records, scored.records, name)
+    leakage = find_leakage(_trained_on(run, data), scored.records, name)
     beside = notes(scored, leakage)
     if info.drawn and DRAWN not in beside:
         beside.append(DRAWN)
@@ -108,6 +108,16 @@ def evaluate(
     }
     _write(RunDir(out or run.path), run, scored, info, predicted, metrics, beside)
     return Evaluation(metrics, leakage, beside)
+
+
+def _trained_on(run: RunDir, data: Manifest) -> list[Record]:
+    """Return the run's training images, with the groups that the data gives them where it holds the same files.
+
+    The run may know other groups, or none: groups of two naming schemes can never be seen to be shared.
+    """
+    groups = {record.sha256 or record.path: record.group for record in data.records if record.group}
+    train = run.read_manifest().part("train").records
+    return [replace(record, group=groups.get(record.sha256 or record.path, record.group)) for record in train]
 
 
 def _predict_rows(model: "keras.Model", images: np.ndarray, rows: np.ndarray, progress: Progress) -> np.ndarray:

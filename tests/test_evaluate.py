@@ -441,3 +441,23 @@ def test_converted_images_are_counted_once(run, tmp_path):
     lines = []
     predict(run, paths, say=lines.append)
     assert lines == ["Note: converted to 8-bit RGB: 2 of mode L."]
+
+
+def test_groups_given_for_the_scoring_hold_for_the_training_images_too(tmp_path):
+    """A run split by groups that were none (numbers in names): the true groups must still reveal the leak."""
+    for part, number in (("train", 1), ("train", 2), ("validation", 3)):
+        for label, level in (("all", 60), ("hem", 190)):
+            folder = tmp_path / "data" / part / label
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng((number, level)).integers(0, 40, (22, 22, 3), dtype=np.uint8) + np.uint8(
+                level
+            )
+            Image.fromarray(pixels).save(folder / f"_{number}_{label}.png")
+    by_number = with_group_pattern(scan(tmp_path / "data"), r"/_(\d)_")
+    run = RunDir(tmp_path / "run")
+    train(by_number, run, load_recipe(None, {"model": "small", "input_size": 22, "epochs": 1}))
+    assert evaluate(run, by_number, resamples=10).leakage.warning is None
+    true = replace(by_number, records=tuple(replace(r, group=f"photograph of {r.label}") for r in by_number.records))
+    leakage = evaluate(run, true, resamples=10, out=tmp_path / "true").leakage
+    assert (leakage.shared_groups, leakage.images_in_shared_groups) == (2, 2)
+    assert leakage.warning is not None
