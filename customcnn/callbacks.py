@@ -1,9 +1,9 @@
-"""What happens while a network trains: seeds, the history and checkpoints, the progress bar, the stop at NaN."""
+"""What happens while a network trains: seeds, the learning rate, history and checkpoints, the bar, the ends."""
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 
 import keras
@@ -12,9 +12,17 @@ import numpy as np
 from customcnn.errors import CustomCNNError
 from customcnn.progress import Progress
 from customcnn.recipe import Recipe
-from customcnn.runs import ModelInfo, RunDir, best_epoch, link_or_copy, read_info, save_model
+from customcnn.runs import ModelInfo, RunDir, kept_epoch, link_or_copy, load_model, read_info, save_model, stopped
+from customcnn.schedules import lra, next_rate
 
 COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+def scores(logs: Mapping[str, float] | None) -> dict[str, float]:
+    """Return the columns of the history from what Keras logs; of several outputs those of the network's own."""
+    found = logs or {}
+    own = {key.replace("predictions_", ""): value for key, value in found.items() if "predictions_" in key}
+    return {key: float(value) for key in COLUMNS if (value := own.get(key, found.get(key))) is not None}
 
 
 class Recorder(keras.callbacks.Callback):
@@ -24,9 +32,9 @@ class Recorder(keras.callbacks.Callback):
     was the best; history.csv follows. What a kill left undone is done when the run is resumed.
     """
 
-    def __init__(self, run: RunDir, recipe: Recipe, info: ModelInfo) -> None:
+    def __init__(self, run: RunDir, recipe: Recipe, info: ModelInfo, average: "MovingAverage | None" = None) -> None:
         super().__init__()
-        self.run, self.recipe, self.info = run, recipe, info
+        self.run, self.recipe, self.info, self.average = run, recipe, info, average
         self.history_rows = [dict(row) for row in info.history]
         if info.epoch:
             self._link_best()
@@ -38,16 +46,18 @@ class Recorder(keras.callbacks.Callback):
         Raises:
             CustomCNNError: the validation loss is not finite: the last step of the epoch broke the weights.
         """
-        _require_finite((logs or {}).get("val_loss", 0.0), f"on the validation part after epoch {epoch + 1}")
-        row = {"epoch": epoch + 1, **{key: float(logs[key]) for key in COLUMNS if logs and key in logs}}
-        self.history_rows.append(row)
+        row = scores(logs)
+        _require_finite(row.get("val_loss", 0.0), f"on the validation part after epoch {epoch + 1}")
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        self.history_rows.append({"epoch": epoch + 1, **row, "learning_rate": rate})
         self.info = replace(self.info, epoch=epoch + 1, history=self.history_rows)
-        save_model(self.model, self.info, self.run.last)
+        with self.average.in_model() if self.average else nullcontext():
+            save_model(self.model, self.info, self.run.last)
         self._link_best()
         self.run.write_history(self.history_rows)
 
     def _link_best(self) -> None:
-        best = best_epoch(self.history_rows, self.recipe.monitor)
+        best = kept_epoch(self.history_rows, self.recipe)
         if best == self.info.epoch and not (self.run.best.is_file() and read_info(self.run.best).epoch == best):
             link_or_copy(self.run.last, self.run.best)
 
@@ -72,6 +82,90 @@ def _require_finite(loss: float, where: str) -> None:
             f"The loss stays a finite number. Received: {float(loss)} {where}. "
             "Lower --set learning_rate or use --precision float32, and --replace the run."
         )
+
+
+class LearningRate(keras.callbacks.Callback):
+    """Set the rate of every epoch from the history before it, and put the best weights back where LRA does.
+
+    Schedules are functions of the history alone, so a resumed training goes the same way as an unbroken one.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder, self.recipe = recorder, recorder.recipe
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Set the rate; with LRA's `dwell` load the weights of the best epoch."""
+        recipe, history = self.recipe, self.recorder.history_rows
+        rate = next_rate(recipe.schedule, recipe.learning_rate, recipe.epochs, history)
+        self.model.optimizer.learning_rate.assign(rate)
+        if recipe.schedule.kind == "lra" and lra(recipe.schedule, recipe.learning_rate, history).restore:
+            self.model.set_weights(load_model(self.recorder.run.best, whole=True).get_weights())
+
+
+class Stopper(keras.callbacks.Callback):
+    """End the training before its last epoch: by early stopping, by LRA, or because the user says so."""
+
+    def __init__(self, recorder: Recorder, say: Callable[[str], object], ask: Callable[[str], bool] | None) -> None:
+        super().__init__()
+        self.recorder, self.say, self.ask = recorder, say, ask
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Look at the history, and ask after `schedule.ask_epoch` epochs."""
+        recipe, done = self.recorder.recipe, epoch + 1
+        if done >= recipe.epochs:
+            return
+        reason = stopped(self.recorder.history_rows, recipe)
+        if not reason and self.ask and recipe.schedule.kind == "lra" and done == recipe.schedule.ask_epoch:
+            reason = "" if self.ask(f"{done} of {recipe.epochs} epochs are trained. Go on?") else "it was told to"
+        if reason:
+            kept = kept_epoch(self.recorder.history_rows, recipe)
+            self.say(f"Stopped after epoch {done} of {recipe.epochs}: {reason}. The best is epoch {kept}.")
+            self.model.stop_training = True
+
+
+class MovingAverage(keras.callbacks.Callback):
+    """Score and save the moving average of the weights that the optimizer keeps, and train on the weights themselves.
+
+    In a saved file the average stands in the network and the trained weights in the optimizer.
+
+    Reference:
+        Polyak and Juditsky, Acceleration of stochastic approximation by averaging, 1992.
+    """
+
+    def __init__(self, resumed: bool) -> None:
+        super().__init__()
+        self.resumed = resumed
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Take the trained weights of a loaded file out of the optimizer."""
+        if self.resumed:
+            self._swap()
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Put the average into the network."""
+        self._swap()
+
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
+        """Put the trained weights back."""
+        self._swap()
+
+    @contextmanager
+    def in_model(self) -> Iterator[None]:
+        """Hold the average in the network for a while."""
+        self._swap()
+        yield
+        self._swap()
+
+    def _swap(self) -> None:
+        outer = self.model.optimizer
+        optimizer = getattr(outer, "inner_optimizer", outer)  # of the loss scaling in float16
+        # Keras has no public name for either list; its own SwapEMAWeights uses these, but loses digits by adding.
+        pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
+        for trained, average in pairs:
+            kept = np.array(keras.ops.convert_to_numpy(trained))
+            trained.assign(average)
+            average.assign(kept)
 
 
 class EpochSeeds(keras.callbacks.Callback):
@@ -116,9 +210,9 @@ class Bar(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Close the bar and say the scores."""
         self.stack.close()
-        scores = "  ".join(f"{key} {_short(float(logs[key]))}" for key in COLUMNS if logs and key in logs)
+        found = "  ".join(f"{key} {_short(value)}" for key, value in scores(logs).items())
         seconds = time.perf_counter() - self.began
-        self.say(f"Epoch {epoch + 1}/{self.recipe.epochs}  {scores}  ({self.images / seconds:,.0f} images/s)")
+        self.say(f"Epoch {epoch + 1}/{self.recipe.epochs}  {found}  ({self.images / seconds:,.0f} images/s)")
 
     def close(self) -> None:
         """Close the bar of an epoch that did not end."""
@@ -130,7 +224,13 @@ def _short(value: float) -> str:
 
 
 def callbacks(
-    run: RunDir, recipe: Recipe, info: ModelInfo, images: int, progress: Progress, say: Callable[[str], object]
+    run: RunDir,
+    recipe: Recipe,
+    info: ModelInfo,
+    images: int,
+    progress: Progress,
+    say: Callable[[str], object],
+    ask: Callable[[str], bool] | None = None,
 ) -> tuple[Recorder, Bar, *tuple[keras.callbacks.Callback, ...]]:
     """Return the callbacks of a training: the recorder first, then the bar, which is to be closed.
 
@@ -141,7 +241,11 @@ def callbacks(
         images: how many training images an epoch has.
         progress: draws the bars.
         say: receives one line an epoch.
+        ask: asks the user a question, yes or no; None where there is none to ask.
     """
-    extra = [keras.callbacks.TensorBoard(str(run.logs), write_graph=False)] if recipe.tensorboard else []
-    bar = Bar(recipe, images, progress, say)
-    return Recorder(run, recipe, info), bar, EpochSeeds(recipe.seed), StopAtNaN(), *extra
+    averages = [MovingAverage(info.epoch > 0)] if recipe.ema else []
+    recorder = Recorder(run, recipe, info, *averages)
+    others = [LearningRate(recorder), *averages, EpochSeeds(recipe.seed), StopAtNaN(), Stopper(recorder, say, ask)]
+    if recipe.tensorboard:
+        others.append(keras.callbacks.TensorBoard(str(run.logs), write_graph=False))
+    return recorder, Bar(recipe, images, progress, say), *others

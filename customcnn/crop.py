@@ -1,4 +1,4 @@
-"""Crop every image of a folder about its centre: the same pixels in the same format, and no cell cut."""
+"""Crop every image of a folder: about its centre with the same pixels, or about its nucleus with an even background."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from PIL import Image
 
 from customcnn import files
 from customcnn.errors import CustomCNNError, show_all
@@ -22,6 +23,7 @@ from customcnn.images import (
 )
 from customcnn.manifest import MANIFEST, Manifest, Record, bad_files
 from customcnn.progress import Progress, silent
+from customcnn.stain import cut_out
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def crop_folder(
     dst: Path,
     size: int = 400,
     *,
+    about: str = "centre",
     check: bool = True,
     replace_dst: bool = False,
     skip_bad: bool = False,
@@ -62,7 +65,9 @@ def crop_folder(
         manifest: the source, from `scan`.
         dst: the folder to make.
         size: edge of the square in pixels.
-        check: refuse where foreground, judged on the image's own background, lies outside the square.
+        about: "centre" keeps the pixels as they are; "nucleus" takes the square about the largest stained nucleus,
+            which may pass the edges, makes the background evenly white (see `customcnn.stain`), and writes PNG.
+        check: about the centre, refuse where foreground, judged on the image's own background, lies outside the square.
         replace_dst: write over a destination that is not empty.
         skip_bad: leave out files that cannot be decoded, and what `scan` left out, instead of failing.
         workers: threads; None for one a core.
@@ -71,6 +76,8 @@ def crop_folder(
     Raises:
         CustomCNNError: an image is smaller than the square, would lose foreground, or cannot be decoded; all are named.
     """
+    if about not in ("centre", "nucleus"):
+        raise CustomCNNError(f"A crop is about the centre or the nucleus. Received: {about!r}. Name one of them.")
     if size < 1:
         raise CustomCNNError(f"A crop has at least one pixel. Received: --size {size}. Give --size 1 or more.")
     files.refuse_overlap(manifest.root, dst)
@@ -80,7 +87,8 @@ def crop_folder(
         outcomes: list[_Outcome] = []
         with progress(len(manifest.records), "crop") as advance:
             names = frozenset(record.path for record in manifest.records)
-            task: Callable[[Record], _Outcome] = partial(_crop_file, manifest.root, work, size, check, names)
+            crop = partial(_crop_file, check=check) if about == "centre" else _cut_out_file
+            task: Callable[[Record], _Outcome] = partial(crop, manifest.root, work, size, names)
             for outcome in files.parallel(task, manifest.records, workers):
                 outcomes.append(outcome)
                 advance(1)
@@ -113,12 +121,25 @@ def _refuse(outcomes: list[_Outcome], size: int) -> None:
     taken = [outcome.record.path for outcome in outcomes if outcome.taken]
     if taken:
         raise CustomCNNError(
-            "A JPEG is cropped into a PNG, with .png added to its name. "
+            "A crop that becomes a PNG has .png added to its name. "
             f"Received: {show_all(taken)}, beside images that have that name already. Rename one of each two."
         )
 
 
-def _crop_file(root: Path, work: Path, size: int, check: bool, names: frozenset[str], record: Record) -> _Outcome:
+def _cut_out_file(root: Path, work: Path, size: int, names: frozenset[str], record: Record) -> _Outcome:
+    try:
+        image = read_image(root / record.path)
+    except BadImage as error:
+        return _Outcome(record, bad=error.reason)
+    path = record.path if record.path.lower().endswith(".png") else f"{record.path}.png"
+    if path != record.path and path in names:
+        return _Outcome(record, taken=True)
+    data = encode(Image.fromarray(cut_out(np.asarray(to_rgb(image)), size)), "PNG")
+    files.write_bytes(work / path, data)
+    return _Outcome(replace(record, path=path, sha256=files.sha256(data)))
+
+
+def _crop_file(root: Path, work: Path, size: int, names: frozenset[str], record: Record, *, check: bool) -> _Outcome:
     try:
         image = read_image(root / record.path)
     except BadImage as error:

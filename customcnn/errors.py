@@ -1,6 +1,6 @@
 """The one exception that users meet, and how names are shown inside its message."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 
 
@@ -17,3 +17,24 @@ def show(name: str | PathLike[str]) -> str:
 def show_all(names: Iterable[str | PathLike[str]]) -> str:
     """Return every name as by `show`, separated by commas: an error about files names them all."""
     return ", ".join(show(name) for name in names)
+
+
+def require(part: object, prefix: str, rules: Mapping[str, tuple[bool, str]]) -> None:
+    """Check the attributes of an object by rules.
+
+    Args:
+        part: what is checked.
+        prefix: stands before an attribute's name in the message.
+        rules: by attribute, whether its value is fine, and the rule in words.
+
+    Raises:
+        CustomCNNError: names the first attribute that breaks its rule.
+    """
+    for key, (fine, rule) in rules.items():
+        if not fine:
+            raise CustomCNNError(f"Recipe key {prefix}{key}: {rule}. Received: {getattr(part, key)!r}.")
+
+
+def one_of(value: object, words: Sequence[str]) -> tuple[bool, str]:
+    """Return the rule that a value is one of some words."""
+    return value in words, f"one of {', '.join(words)}"

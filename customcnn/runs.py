@@ -17,6 +17,7 @@ from customcnn.errors import CustomCNNError, show
 from customcnn.files import write_text
 from customcnn.manifest import Manifest, read_manifest, read_rows
 from customcnn.recipe import Recipe, parse_recipe
+from customcnn.schedules import lra, should_stop
 
 if TYPE_CHECKING:
     import keras
@@ -79,8 +80,12 @@ def read_info(path: Path) -> ModelInfo:
         ) from None
 
 
-def load_model(path: Path) -> "keras.Model":
+def load_model(path: Path, *, whole: bool = False) -> "keras.Model":
     """Load a .keras file.
+
+    Args:
+        path: of the file.
+        whole: with the outputs that only the training has (GoogLeNet's auxiliary classifiers), too.
 
     Raises:
         CustomCNNError: the file is missing or damaged.
@@ -88,13 +93,16 @@ def load_model(path: Path) -> "keras.Model":
     import keras
 
     try:
-        return keras.models.load_model(path)
+        model = keras.models.load_model(path)
     except MemoryError:
         raise
     except Exception as error:  # as in read_info, and whatever Keras and HDF5 make of damaged contents
         raise CustomCNNError(
             f"A saved network is a whole .keras file. Received: {show(path)} ({_first_line(error)}). Train it again."
         ) from None
+    if whole or len(model.outputs) == 1:
+        return model
+    return keras.Model(model.input, model.outputs[0], name=model.name)
 
 
 def _first_line(error: Exception) -> str:
@@ -251,6 +259,26 @@ def rows_to_csv(rows: Sequence[Mapping[str, object]]) -> str:
         writer.writeheader()
         writer.writerows(rows)
     return text.getvalue()
+
+
+def kept_epoch(history: Sequence[Mapping[str, float]], recipe: Recipe) -> int:
+    """Return the number, from 1, of the epoch whose network is best.keras: best by `monitor`, or by the callback LRA.
+
+    Raises:
+        ValueError: the history is empty.
+    """
+    if recipe.schedule.kind == "lra":
+        return lra(recipe.schedule, recipe.learning_rate, history).best_epoch or len(history)
+    return best_epoch(history, recipe.monitor)
+
+
+def stopped(history: Sequence[Mapping[str, float]], recipe: Recipe) -> str:
+    """Return why a training ends here before its last epoch; "" where it goes on."""
+    if should_stop(recipe.monitor, recipe.patience, history):
+        return f"{recipe.patience} epochs without a better {recipe.monitor}"
+    if recipe.schedule.kind == "lra" and lra(recipe.schedule, recipe.learning_rate, history).stop:
+        return f"{recipe.schedule.stop_patience} lower rates in a row did not help"
+    return ""
 
 
 def best_epoch(history: Sequence[Mapping[str, float]], monitor: str) -> int:

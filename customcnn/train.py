@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from customcnn import devices
+from customcnn.compile import compile_model
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.files import write_text
 from customcnn.images import converted_note
@@ -17,8 +18,11 @@ from customcnn.manifest import Manifest, require_classes
 from customcnn.models import build_model, get_spec
 from customcnn.pack import Packed, pack
 from customcnn.progress import Progress, silent
-from customcnn.recipe import Recipe
-from customcnn.runs import ModelInfo, RunDir, best_epoch, load_model, read_info
+from customcnn.recipe import KEYS, Recipe, flat
+from customcnn.runs import ModelInfo, RunDir, kept_epoch, load_model, read_info, stopped
+from customcnn.sampling import class_weights, epoch_rows
+from customcnn.transforms import Transform, make_transform
+from customcnn.warmstart import TakenOver, run_weights, take_over
 
 if TYPE_CHECKING:
     import keras
@@ -48,6 +52,7 @@ def train(
     workers: int | None = None,
     progress: Progress = silent,
     say: Callable[[str], object] = lambda line: None,
+    ask: Callable[[str], bool] | None = None,
 ) -> TrainResult:
     """Train a network on the training part and score it on the validation part after every epoch.
 
@@ -63,6 +68,7 @@ def train(
         workers: threads for decoding; None for one a core.
         progress: draws the bars, see `customcnn.progress`.
         say: receives one line of text for each thing a user should know.
+        ask: asks the user whether to go on, where the recipe's schedule wants that; None never asks.
 
     Raises:
         CustomCNNError: no training or validation part, a class without training images, a run in the way or of other
@@ -84,21 +90,23 @@ def train(
     packed = pack(data, size, workers=workers, progress=progress)
     if packed.converted:
         say(converted_note(packed.converted))
+    taken = None
     if resumed is None:
-        model = _new_model(recipe, len(classes), size, device)
+        model, taken = _new_model(recipe, classes, size, device, say)
     else:
-        model = load_model(run.last)
+        model = load_model(run.last, whole=True)
         info = replace(info, epoch=resumed.epoch, history=resumed.history)
-    if info.epoch < recipe.epochs:
+    compile_model(model, recipe)
+    if _ended(info, recipe) is None:
         # The run is written, and an old one deleted, only now: what fails before leaves everything as it was.
         if replace_run and run.exists():
             run.remove()
-        _begin(run, recipe, data)
-    history = _fit(model, packed, run, recipe, info, progress, say)
+        _begin(run, recipe, data, taken)
+    history = _fit(model, packed, run, recipe, info, progress, say, ask)
     from customcnn.plots import plot_curves
 
     plot_curves(history, run.curves, notes=notes(data, leakage))
-    return TrainResult(run, history, history[best_epoch(history, recipe.monitor) - 1], leakage, notes(data, leakage))
+    return TrainResult(run, history, history[kept_epoch(history, recipe) - 1], leakage, notes(data, leakage))
 
 
 def _require_tensorboard() -> None:
@@ -110,27 +118,56 @@ def _require_tensorboard() -> None:
         ) from None
 
 
-def _new_model(recipe: Recipe, classes: int, size: tuple[int, int], device: str) -> "keras.Model":
+OPTIONS = ("head", "pooling", "weights", "freeze", "dropout", "auxiliary", "batch_norm", "normalize", "center_crop")
+"""Recipe keys that a network is built with, beside classes and input size."""
+
+
+def network_options(recipe: Recipe) -> dict[str, object]:
+    """Return what `build_model` takes: the recipe's keys that are not at their defaults."""
+    given = {key: getattr(recipe, key) for key in OPTIONS if getattr(recipe, key) != KEYS[key].default}
+    if run_weights(recipe.weights):
+        del given["weights"]
+    return given
+
+
+def _new_model(
+    recipe: Recipe, classes: list[str], size: tuple[int, int], device: str, say: Callable[[str], object]
+) -> tuple["keras.Model", TakenOver | None]:
     import keras
 
     keras.utils.set_random_seed(recipe.seed)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(devices.dtype_policy(recipe.precision, device))
     try:
-        options = {} if recipe.dropout < 0 else {"dropout": recipe.dropout}
-        model = build_model(recipe.model, classes=classes, input_size=size, **options)
+        model = build_model(recipe.model, classes=len(classes), input_size=size, **network_options(recipe))
     finally:
         keras.config.set_dtype_policy(policy)
-    model.compile(optimizer=_optimizer(recipe), loss=_loss(recipe, model), metrics=["accuracy"])
-    return model
+    path = run_weights(recipe.weights)
+    if path is None:
+        return model, None
+    taken = take_over(model, path, classes)
+    say(str(taken))
+    return model, taken
 
 
-def _begin(run: RunDir, recipe: Recipe, data: Manifest) -> None:
+def _begin(run: RunDir, recipe: Recipe, data: Manifest, taken: TakenOver | None) -> None:
     # The recipe comes first: it is what makes the folder a run, which may be resumed or replaced.
     run.path.mkdir(parents=True, exist_ok=True)
     write_text(run.recipe, recipe.to_toml())
     data.write(run.manifest)
-    write_text(run.environment, json.dumps(devices.environment(), indent=2) + "\n")
+    environment = devices.environment()
+    if taken:
+        environment["weights"] = {"file": str(taken.path), "sha256": taken.sha256, "layers": taken.taken}
+    write_text(run.environment, json.dumps(environment, indent=2) + "\n")
+
+
+def _ended(info: ModelInfo, recipe: Recipe) -> str | None:
+    """Return why there is nothing to train any more; None where there is."""
+    if info.epoch >= recipe.epochs:
+        return f"{info.epoch} epochs are trained"
+    if info.epoch and (reason := stopped(info.history, recipe)):
+        return f"the training stopped after epoch {info.epoch}: {reason}"
+    return None
 
 
 def _check_data(data: Manifest) -> list[str]:
@@ -181,9 +218,11 @@ def _prepare(
             raise CustomCNNError(f"--resume goes on with a run. Received: {show(run.path)}, which is none.")
         return None
     old = run.read_recipe()
-    changed = [key for key in vars(recipe) if key not in RESUMABLE and getattr(old, key) != getattr(recipe, key)]
+    new, kept = flat(recipe), flat(old)
+    fixed = {"epochs"} if recipe.schedule.kind == "cosine" else set()  # its rates depend on the number of epochs
+    changed = [key for key in new if (key not in RESUMABLE or key in fixed) and new[key] != kept[key]]
     if changed:
-        pairs = ", ".join(f"{key} {getattr(recipe, key)!r} where it was {getattr(old, key)!r}" for key in changed)
+        pairs = ", ".join(f"{key} {new[key]!r} where it was {kept[key]!r}" for key in changed)
         raise CustomCNNError(f"A run is resumed with its own recipe. Received: {pairs}. Choose another --out.")
     if run.manifest.is_file() and run.read_manifest().records != _plain(data):
         raise CustomCNNError(
@@ -207,25 +246,6 @@ def _plain(data: Manifest) -> tuple[object, ...]:
     return tuple(replace(r, extra={c: r.extra.get(c, "") for c in sorted(columns)}) for r in data.records)
 
 
-def _optimizer(recipe: Recipe) -> "keras.optimizers.Optimizer":
-    import keras
-
-    if recipe.optimizer == "adam":
-        return keras.optimizers.Adam(recipe.learning_rate)
-    return keras.optimizers.SGD(recipe.learning_rate, momentum=recipe.momentum)
-
-
-def _loss(recipe: Recipe, model: "keras.Model") -> str:
-    """Return the loss that fits the output: one sigmoid, or a softmax over the classes."""
-    fitting = "binary_crossentropy" if model.output_shape[-1] == 1 else "categorical_crossentropy"
-    if recipe.loss not in ("auto", fitting):
-        raise CustomCNNError(
-            f"The loss fits the output: {fitting} for the {model.output_shape[-1]} output(s) of {recipe.model}. "
-            f"Received: {recipe.loss}. Use loss=auto."
-        )
-    return fitting
-
-
 def targets(labels: np.ndarray, classes: int, outputs: int) -> np.ndarray:
     """Return what a network is trained towards.
 
@@ -242,15 +262,28 @@ def targets(labels: np.ndarray, classes: int, outputs: int) -> np.ndarray:
     return np.eye(classes, dtype=np.float32)[labels]
 
 
-def batches(images: np.ndarray, wanted: np.ndarray, rows: np.ndarray, batch_size: int, seed: int | None) -> Any:
+def batches(
+    images: np.ndarray,
+    wanted: np.ndarray,
+    rows: np.ndarray,
+    batch_size: int,
+    seed: int | None,
+    *,
+    transform: Transform | None = None,
+    weights: np.ndarray | None = None,
+    outputs: int = 1,
+) -> Any:
     """Return a Keras dataset that reads its batches from the memory map.
 
     Args:
         images: uint8 (N, H, W, 3).
         wanted: float32 (N, K), from `targets`.
-        rows: int64 (M,), which images to use.
+        rows: int64 (M,), which images to use; one that stands twice is used twice.
         batch_size: images in a batch; the last may be smaller.
         seed: shuffles epoch e by the generator of (seed, e), whatever came before; None keeps the order.
+        transform: changes a batch of images by the key (seed, epoch, batch), from `make_transform`.
+        weights: float32 (N,), what each image's loss is multiplied by; None for 1.
+        outputs: how many outputs of the network are trained towards `wanted`.
 
     Returns:
         A keras.utils.PyDataset with an attribute `epoch`, the number of the epoch that comes next.
@@ -263,16 +296,24 @@ def batches(images: np.ndarray, wanted: np.ndarray, rows: np.ndarray, batch_size
         def __len__(self) -> int:
             return -(-len(rows) // batch_size)
 
-        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        def __getitem__(self, index: int) -> tuple[Any, ...]:
             order = rows if seed is None else rows[np.random.default_rng((seed, self.epoch)).permutation(len(rows))]
             # Sorted within the batch: neighbours on the disk are read together, and the sum over a batch has no order.
             chosen = np.sort(order[index * batch_size : (index + 1) * batch_size])
-            return images[chosen], wanted[chosen]
+            inputs = images[chosen]
+            if transform is not None:
+                inputs = transform(inputs, (seed or 0, self.epoch, index))
+            found = (inputs, _repeated(wanted[chosen], outputs))
+            return found if weights is None else (*found, _repeated(weights[chosen], outputs))
 
         def on_epoch_end(self) -> None:
             self.epoch += 1
 
     return Batches()
+
+
+def _repeated(values: np.ndarray, times: int) -> Any:
+    return values if times == 1 else (values,) * times
 
 
 def _fit(
@@ -283,16 +324,30 @@ def _fit(
     info: ModelInfo,
     progress: Progress,
     say: Callable[[str], object],
+    ask: Callable[[str], bool] | None,
 ) -> list[dict[str, float]]:
+    labels = packed.labels(info.classes)
+    outputs = len(model.outputs)
+    wanted = targets(labels, len(info.classes), model.outputs[0].shape[-1])
+    rows = epoch_rows(labels, packed.rows("train"), recipe.sampling, recipe.seed)
+    training = batches(
+        packed.images,
+        wanted,
+        rows,
+        recipe.batch_size,
+        recipe.seed,
+        transform=make_transform(recipe.augmentation) if recipe.augmentation.active else None,
+        weights=_weights(labels, rows, len(info.classes), recipe),
+        outputs=outputs,
+    )
+    training.epoch = info.epoch
+    validation = batches(packed.images, wanted, packed.rows("validation"), recipe.batch_size, None, outputs=outputs)
     from customcnn.callbacks import callbacks
 
-    wanted = targets(packed.labels(info.classes), len(info.classes), model.output_shape[-1])
-    training = batches(packed.images, wanted, packed.rows("train"), recipe.batch_size, recipe.seed)
-    training.epoch = info.epoch
-    validation = batches(packed.images, wanted, packed.rows("validation"), recipe.batch_size, None)
-    recorder, bar, *others = callbacks(run, recipe, info, len(packed.rows("train")), progress, say)
-    if info.epoch >= recipe.epochs:
-        say(f"Nothing to do: {info.epoch} epochs are trained.")
+    recorder, bar, *others = callbacks(run, recipe, info, len(rows), progress, say, ask)
+    ended = _ended(info, recipe)
+    if ended:
+        say(f"Nothing to do: {ended}.")
         return recorder.history_rows
     if info.epoch:
         say(f"Resuming after epoch {info.epoch} of {recipe.epochs}.")
@@ -307,3 +362,9 @@ def _fit(
             callbacks=[recorder, bar, *others],
         )
     return recorder.history_rows
+
+
+def _weights(labels: np.ndarray, rows: np.ndarray, classes: int, recipe: Recipe) -> np.ndarray | None:
+    if recipe.sampling.class_weights == "none":
+        return None
+    return class_weights(labels[rows], classes)[labels]

@@ -118,7 +118,7 @@ def test_a_jpeg_whose_new_name_is_taken_is_refused(tmp_path):
     with pytest.raises(CustomCNNError) as caught:
         crop(tmp_path / "data", tmp_path / "out", 4, check=False)
     assert str(caught.value) == (
-        "A JPEG is cropped into a PNG, with .png added to its name. Received: 'all/a.jpg', beside images that have "
+        "A crop that becomes a PNG has .png added to its name. Received: 'all/a.jpg', beside images that have "
         "that name already. Rename one of each two."
     )
     assert files_in(tmp_path) == ["data/all/a.jpg", "data/all/a.jpg.png"]

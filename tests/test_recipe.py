@@ -1,6 +1,10 @@
 """Recipes: the report's defaults, TOML there and back, what is refused and how, --set, and what overrides what."""
 
+import math
+import re
 import tomllib
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,24 +13,80 @@ from hypothesis import strategies as st
 
 from customcnn.errors import CustomCNNError
 from customcnn.models import get_spec
-from customcnn.recipe import CHOICES, KEYS, Recipe, load_recipe, parse_recipe, parse_settings, read_recipe
+from customcnn.recipe import (
+    CHOICES,
+    KEYS,
+    TABLES,
+    Recipe,
+    flat,
+    load_recipe,
+    parse_recipe,
+    parse_settings,
+    read_recipe,
+)
+from customcnn.sampling import CLASS_WEIGHTS, Sampling
+from customcnn.schedules import KINDS, Schedule
+from customcnn.transforms import ENGINES, FLIPS, Augmentation
 
 OTHERS = {
     "model": "small",
     "input_size": 48,
+    "head": "transfer",
+    "pooling": "max",
+    "weights": "imagenet",
+    "freeze": "-20",
     "dropout": 0.25,
+    "auxiliary": True,
+    "batch_norm": True,
+    "normalize": "imagenet",
+    "center_crop": 200,
+    "l1": 0.006,
+    "l2": 0.016,
+    "regularize": "block5_*",
     "optimizer": "adam",
     "learning_rate": 0.5,
     "momentum": 0.9,
+    "weight_decay": 0.01,
+    "clip_norm": 1.5,
+    "ema": 0.99,
     "loss": "binary_crossentropy",
+    "focal_gamma": 1.0,
+    "label_smoothing": 0.1,
     "epochs": 3,
     "batch_size": 7,
     "seed": 11,
     "monitor": "val_loss",
+    "patience": 4,
     "positive": "all",
     "precision": "bfloat16",
     "device": "cpu",
     "tensorboard": True,
+    "augmentation.engine": "albumentations",
+    "augmentation.pipeline": "pipeline.json",
+    "augmentation.flip": "both",
+    "augmentation.quarter_turns": True,
+    "augmentation.rotate": 30.0,
+    "augmentation.shift": 0.1,
+    "augmentation.zoom": 0.2,
+    "augmentation.crop": 0.3,
+    "augmentation.brightness": 0.4,
+    "augmentation.contrast": 0.5,
+    "augmentation.gamma": 0.6,
+    "augmentation.saturation": 0.7,
+    "augmentation.hue": 0.05,
+    "sampling.undersample": 3050,
+    "sampling.oversample": "2",
+    "sampling.class_weights": "balanced",
+    "schedule.kind": "plateau",
+    "schedule.warmup": 2,
+    "schedule.factor": 0.1,
+    "schedule.every": 5,
+    "schedule.patience": 0,
+    "schedule.minimum": 1e-6,
+    "schedule.threshold": 0.8,
+    "schedule.dwell": False,
+    "schedule.stop_patience": 2,
+    "schedule.ask_epoch": 10,
 }
 """A value for every key that is not its default."""
 
@@ -42,53 +102,220 @@ def refused(values: dict[str, object]) -> str:
 
 
 def test_the_defaults_are_the_reports():
-    assert Recipe() == Recipe(
-        model="proposed",
-        input_size=0,
-        dropout=-1.0,
-        optimizer="sgd",
-        learning_rate=2e-4,
-        momentum=0.0,
-        loss="auto",
-        epochs=100,
-        batch_size=30,
-        seed=120,
-        monitor="val_accuracy",
-        positive="",
-        precision="auto",
-        device="auto",
-        tensorboard=False,
-    )
+    assert flat(Recipe()) == {
+        "model": "proposed",
+        "input_size": 0,
+        "head": "",
+        "pooling": "",
+        "weights": "none",
+        "freeze": "none",
+        "dropout": -1.0,
+        "auxiliary": False,
+        "batch_norm": False,
+        "normalize": "own",
+        "center_crop": 0,
+        "l1": 0.0,
+        "l2": 0.0,
+        "regularize": "all",
+        "optimizer": "sgd",
+        "learning_rate": 2e-4,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "clip_norm": 0.0,
+        "ema": 0.0,
+        "loss": "auto",
+        "focal_gamma": 2.0,
+        "label_smoothing": 0.0,
+        "epochs": 100,
+        "batch_size": 30,
+        "seed": 120,
+        "monitor": "val_accuracy",
+        "patience": 0,
+        "positive": "",
+        "precision": "auto",
+        "device": "auto",
+        "tensorboard": False,
+        "augmentation.engine": "arrays",
+        "augmentation.pipeline": "",
+        "augmentation.flip": "none",
+        "augmentation.quarter_turns": False,
+        "augmentation.rotate": 0.0,
+        "augmentation.shift": 0.0,
+        "augmentation.zoom": 0.0,
+        "augmentation.crop": 0.0,
+        "augmentation.brightness": 0.0,
+        "augmentation.contrast": 0.0,
+        "augmentation.gamma": 0.0,
+        "augmentation.saturation": 0.0,
+        "augmentation.hue": 0.0,
+        "sampling.undersample": 0,
+        "sampling.oversample": "none",
+        "sampling.class_weights": "none",
+        "schedule.kind": "constant",
+        "schedule.warmup": 0,
+        "schedule.factor": 0.5,
+        "schedule.every": 10,
+        "schedule.patience": 1,
+        "schedule.minimum": 0.0,
+        "schedule.threshold": 0.9,
+        "schedule.dwell": True,
+        "schedule.stop_patience": 3,
+        "schedule.ask_epoch": 0,
+    }
 
 
 def test_a_recipe_written_out():
-    assert Recipe(input_size=(48, 64), positive='a "b"', tensorboard=True).to_toml() == (
-        'model = "proposed"\ninput_size = [48, 64]\ndropout = -1.0\noptimizer = "sgd"\nlearning_rate = 0.0002\n'
-        'momentum = 0.0\nloss = "auto"\nepochs = 100\nbatch_size = 30\nseed = 120\nmonitor = "val_accuracy"\n'
-        'positive = "a \\"b\\""\nprecision = "auto"\ndevice = "auto"\ntensorboard = true\n'
+    recipe = Recipe(
+        input_size=(48, 64),
+        positive='a "b"',
+        tensorboard=True,
+        augmentation=Augmentation(flip="both"),
+        sampling=Sampling(oversample="2"),
+        schedule=Schedule(kind="step", minimum=1e-6),
     )
+    assert recipe.to_toml() == WRITTEN
+
+
+WRITTEN = """\
+model = "proposed"
+input_size = [48, 64]
+head = ""
+pooling = ""
+weights = "none"
+freeze = "none"
+dropout = -1.0
+auxiliary = false
+batch_norm = false
+normalize = "own"
+center_crop = 0
+l1 = 0.0
+l2 = 0.0
+regularize = "all"
+optimizer = "sgd"
+learning_rate = 0.0002
+momentum = 0.0
+weight_decay = 0.0
+clip_norm = 0.0
+ema = 0.0
+loss = "auto"
+focal_gamma = 2.0
+label_smoothing = 0.0
+epochs = 100
+batch_size = 30
+seed = 120
+monitor = "val_accuracy"
+patience = 0
+positive = "a \\"b\\""
+precision = "auto"
+device = "auto"
+tensorboard = true
+
+[augmentation]
+engine = "arrays"
+pipeline = ""
+flip = "both"
+quarter_turns = false
+rotate = 0.0
+shift = 0.0
+zoom = 0.0
+crop = 0.0
+brightness = 0.0
+contrast = 0.0
+gamma = 0.0
+saturation = 0.0
+hue = 0.0
+
+[sampling]
+undersample = 0
+oversample = "2"
+class_weights = "none"
+
+[schedule]
+kind = "step"
+warmup = 0
+factor = 0.5
+every = 10
+patience = 1
+minimum = 1e-06
+threshold = 0.9
+dwell = true
+stop_patience = 3
+ask_epoch = 0
+"""
 
 
 pixels = st.integers(0, 10**6)
-recipes = st.builds(
+counts = st.integers(0)
+at_least_one = st.integers(1)
+shares = st.floats(0, 1, exclude_max=True)
+amounts = st.floats(0, allow_infinity=False)
+
+augmentations = st.builds(
+    Augmentation,
+    engine=st.sampled_from(ENGINES),
+    flip=st.sampled_from(FLIPS),
+    quarter_turns=st.booleans(),
+    rotate=st.floats(0, 180),
+    zoom=st.floats(0, 0.5),
+    gamma=st.floats(0, 9),
+    hue=st.floats(0, 0.5),
+    **dict.fromkeys(("shift", "crop", "brightness", "contrast", "saturation"), shares),
+) | st.builds(Augmentation, engine=st.just("albumentations"), pipeline=st.text())
+samplings = st.builds(
+    Sampling,
+    undersample=counts,
+    oversample=st.sampled_from(["none", "balance"]) | st.floats(1, 1000).map(str),
+    class_weights=st.sampled_from(CLASS_WEIGHTS),
+)
+schedules = st.builds(
+    Schedule,
+    kind=st.sampled_from(KINDS),
+    factor=st.floats(0, 1, exclude_min=True, exclude_max=True),
+    minimum=amounts,
+    threshold=st.floats(0, 1),
+    dwell=st.booleans(),
+    **dict.fromkeys(("warmup", "patience", "ask_epoch"), counts),
+    **dict.fromkeys(("every", "stop_patience"), at_least_one),
+)
+averaged = {"ema": shares, "schedule": schedules.filter(lambda schedule: schedule.kind != "lra")}
+build = partial(
+    st.builds,
     Recipe,
-    model=st.text(),
     input_size=st.one_of(pixels, st.tuples(pixels), st.tuples(pixels, pixels)),
-    dropout=st.one_of(st.just(-1.0), st.floats(0, 1, exclude_max=True)),
+    freeze=st.sampled_from(["none", "all"]) | st.integers().map(str),
+    dropout=st.just(-1.0) | shares,
     learning_rate=st.floats(0, exclude_min=True, allow_infinity=False),
-    momentum=st.floats(0, 1, exclude_max=True),
-    epochs=st.integers(1),
-    batch_size=st.integers(1),
     seed=st.integers(0, 2**32 - 1),
-    positive=st.text(),
-    tensorboard=st.booleans(),
+    augmentation=augmentations,
+    sampling=samplings,
+    **dict.fromkeys(("model", "head", "pooling", "weights", "regularize", "positive"), st.text()),
+    **dict.fromkeys(("auxiliary", "batch_norm", "tensorboard"), st.booleans()),
+    **dict.fromkeys(("momentum", "label_smoothing"), shares),
+    **dict.fromkeys(("l1", "l2", "weight_decay", "clip_norm", "focal_gamma"), amounts),
+    **dict.fromkeys(("center_crop", "patience"), counts),
+    **dict.fromkeys(("epochs", "batch_size"), at_least_one),
     **{key: st.sampled_from(words) for key, words in CHOICES.items()},
 )
+recipes = build(ema=st.just(0.0), schedule=schedules) | build(**averaged)
 
 
 @given(recipes)
 def test_a_recipe_comes_back_from_its_toml(recipe):
-    assert parse_recipe(tomllib.loads(recipe.to_toml()), "here") == recipe
+    values = tomllib.loads(recipe.to_toml())
+    assert parse_recipe(values, "here") == recipe
+    # Over any other recipe too: every key is written.
+    assert parse_recipe(values, "here", others()) == recipe
+
+
+@given(recipes)
+def test_a_recipe_comes_back_from_its_flat_values(recipe):
+    assert list(flat(recipe)) == list(KEYS)
+    assert parse_recipe(flat(recipe), "here", others()) == recipe
+
+
+def others() -> Recipe:
+    """Return a recipe in which no value is the default, but for the pipeline that stands instead of other keys."""
+    return parse_recipe({**OTHERS, "augmentation.pipeline": ""}, "here")
 
 
 def test_others_name_every_key():
@@ -96,17 +323,38 @@ def test_others_name_every_key():
     assert all(OTHERS[key] != KEYS[key].default for key in KEYS)
 
 
+def with_other(key: str) -> dict[str, object]:
+    """Return the defaults with another value for one key, and with the engine that a pipeline asks for."""
+    engine = {"augmentation.engine": "albumentations"} if key == "augmentation.pipeline" else {}
+    return {**flat(Recipe()), **engine, key: OTHERS[key]}
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_every_key_can_be_set_and_comes_back(tmp_path, key):
-    recipe = Recipe(**{key: OTHERS[key]})
+    recipe = parse_recipe(with_other(key), "here")
+    table, _, name = key.rpartition(".")
+    assert getattr(getattr(recipe, table) if table else recipe, name) == OTHERS[key]
+    assert flat(recipe) == with_other(key)
     (tmp_path / "recipe.toml").write_text(recipe.to_toml())
     assert load_recipe(tmp_path / "recipe.toml", {}) == recipe
-    assert load_recipe(None, {**vars(Recipe()), key: OTHERS[key]}) == recipe
+    assert load_recipe(None, with_other(key)) == recipe
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_every_key_is_explained(key):
-    assert f"\n        {key}: " in (Recipe.__doc__ or "")
+@pytest.mark.parametrize("key", [key for key in KEYS if key != "augmentation.pipeline"])
+def test_a_key_alone_changes_nothing_else(key):
+    assert flat(parse_recipe({key: OTHERS[key]}, "here")) == with_other(key)
+    back = {key: KEYS[key].default}
+    assert flat(parse_recipe(back, "here", others())) == {**flat(others()), **back}
+
+
+@pytest.mark.parametrize("part", [Recipe, *TABLES.values()], ids=lambda part: part.__name__)
+def test_every_key_is_explained(part):
+    """In the docstring of its dataclass, in the order of the attributes; several may share a line."""
+    attributes = (part.__doc__ or "").partition("    Attributes:\n")[2]
+    explained = [
+        name for line in re.findall(r"^ {8}(\w+(?:, \w+)*): \S", attributes, re.M) for name in line.split(", ")
+    ]
+    assert explained == list(part.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +369,32 @@ def test_a_whole_number_does_for_a_float():
     assert (rate, type(rate)) == (1.0, float)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "kept"),
+    [
+        ("sampling.oversample", 2, "2"),
+        ("sampling.oversample", 1.5, "1.5"),
+        ("sampling.oversample", "2", "2"),
+        ("freeze", -20, "-20"),
+        ("freeze", "all", "all"),
+    ],
+)
+def test_a_number_or_a_word(key, value, kept):
+    assert flat(parse_recipe({key: value}, "here"))[key] == kept
+
+
+def test_a_table_may_be_written_either_way():
+    table = parse_recipe({"schedule": {"kind": "step", "every": 5}}, "here")
+    assert table == parse_recipe({"schedule.kind": "step", "schedule.every": 5}, "here")
+    assert table == parse_recipe({"schedule": Schedule(kind="step", every=5)}, "here")
+    assert table == Recipe(schedule=Schedule(kind="step", every=5))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_an_empty_table_changes_nothing(table):
+    assert parse_recipe({table: {}}, "here", others()) == others()
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -132,11 +406,31 @@ def test_a_whole_number_does_for_a_float():
         ("lerning_rate", "learning_rate"),
         ("batchsize", "batch_size"),
         ("Model", "model"),
+        ("schedule.patients", "schedule.patience"),
+        ("sampling.oversampling", "sampling.oversample"),
+        ("augmentation.rotation", "augmentation.rotate"),
+        ("warmup", "schedule.warmup"),
+        ("rotation", "augmentation.rotate"),
+        ("patiense", "patience"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(key, near):
     expected = f"A recipe has known keys only. Received: '{key}' in 'my.toml'. Did you mean {near}?"
     assert refused({key: 1}) == expected
+
+
+def test_an_unknown_key_of_a_table_is_named_in_full():
+    expected = "A recipe has known keys only. Received: 'schedule.kin' in 'my.toml'. Did you mean schedule.kind?"
+    assert refused({"schedule": {"kin": "step"}}) == expected
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("value", [3, "step", [1], True])
+def test_a_table_is_a_table(table, value):
+    assert refused({table: value}) == (
+        f"Recipe key {table} is a table: [{table}] in a file, {table}.<key>=<value> with --set. "
+        f"Received: {value!r} in 'my.toml'."
+    )
 
 
 def test_an_unknown_key_like_no_other_gets_the_list():
@@ -164,6 +458,20 @@ def test_an_unknown_key_like_no_other_gets_the_list():
         ("input_size", "48", "a whole number, or two in square brackets"),
         ("input_size", [48.0, 64.0], "a whole number, or two in square brackets"),
         ("input_size", [True, True], "a whole number, or two in square brackets"),
+        ("auxiliary", 1, "true or false"),
+        ("head", 3, "text"),
+        ("freeze", True, "text or a number"),
+        ("freeze", [1], "text or a number"),
+        ("l2", "much", "a number"),
+        ("augmentation.rotate", "much", "a number"),
+        ("augmentation.quarter_turns", 1, "true or false"),
+        ("augmentation.flip", True, "text"),
+        ("sampling.undersample", 1.5, "a whole number"),
+        ("sampling.oversample", True, "text or a number"),
+        ("schedule.warmup", 1.5, "a whole number"),
+        ("schedule.dwell", "yes", "true or false"),
+        ("schedule.kind", {"step": 1}, "text"),
+        ("epochs", {"first": 1}, "a whole number"),
     ],
 )
 def test_wrong_types(key, value, wanted):
@@ -191,11 +499,46 @@ def test_wrong_types(key, value, wanted):
         ("batch_size", 0, "1 or more"),
         ("seed", -1, "a whole number from 0 to 2^32 - 1"),
         ("seed", 2**32, "a whole number from 0 to 2^32 - 1"),
-        ("optimizer", "rmsprop", "one of sgd, adam"),
-        ("loss", "mse", "one of auto, categorical_crossentropy, binary_crossentropy"),
+        ("optimizer", "lion", "one of sgd, adam, adamw, rmsprop"),
+        ("loss", "mse", "one of auto, categorical_crossentropy, binary_crossentropy, focal"),
+        ("normalize", "none", "one of own, imagenet"),
         ("precision", "float64", "one of auto, float32, bfloat16, float16"),
         ("device", "tpu", "one of auto, cpu, gpu"),
         ("monitor", "val_f1", "one of val_accuracy, val_loss, accuracy, loss"),
+        ("freeze", "some", "none, all, or a number of layers"),
+        ("freeze", "1.5", "none, all, or a number of layers"),
+        ("center_crop", -1, "0 or more"),
+        ("patience", -1, "0 or more"),
+        *[(key, 1.0, f"0 <= {key} < 1") for key in ("ema", "label_smoothing")],
+        *[(key, -0.1, f"0 <= {key} < 1") for key in ("ema", "label_smoothing")],
+        *[
+            (key, value, "a number, 0 or more")
+            for key in ("l1", "l2", "weight_decay", "clip_norm", "focal_gamma", "schedule.minimum")
+            for value in (-0.1, math.inf, math.nan)
+        ],
+        ("augmentation.engine", "opencv", "one of arrays, layers, albumentations"),
+        ("augmentation.flip", "left", "one of none, horizontal, vertical, both"),
+        ("augmentation.rotate", 181.0, "0 to 180 degrees"),
+        ("augmentation.rotate", -1.0, "0 to 180 degrees"),
+        ("augmentation.zoom", 0.6, "0 to 0.5"),
+        ("augmentation.gamma", 9.1, "0 to 9"),
+        ("augmentation.gamma", -0.1, "0 to 9"),
+        ("augmentation.hue", 0.6, "0 to 0.5"),
+        ("augmentation.pipeline", "mine.json", 'a file for engine = "albumentations" only'),
+        *[
+            (f"augmentation.{name}", value, f"0 <= {name} < 1")
+            for name in ("shift", "crop", "brightness", "contrast", "saturation")
+            for value in (1.0, -0.1, math.nan)
+        ],
+        ("sampling.undersample", -1, "0 or more"),
+        ("sampling.oversample", "0.5", "none, balance, or how often the smallest class is taken, 1 to 1000"),
+        ("sampling.oversample", "twice", "none, balance, or how often the smallest class is taken, 1 to 1000"),
+        ("sampling.class_weights", "equal", "one of none, balanced"),
+        ("schedule.kind", "linear", "one of constant, step, cosine, plateau, lra"),
+        *[(f"schedule.{name}", -1, "0 or more") for name in ("warmup", "patience", "ask_epoch")],
+        *[(f"schedule.{name}", 0, "1 or more") for name in ("every", "stop_patience")],
+        *[("schedule.factor", value, "0 < factor < 1") for value in (0.0, 1.0, math.nan)],
+        *[("schedule.threshold", value, "0 to 1") for value in (-0.1, 1.1, math.nan)],
     ],
 )
 def test_values_out_of_range(key, value, rule):
@@ -267,6 +610,13 @@ def test_messages_stay_on_one_line_whatever_the_file_is_called(tmp_path):
         ("epochs=", "epochs", ""),
         ("epochs=1\nseed=2", "epochs", "1\nseed=2"),
         ("zzz=[1", "zzz", "[1"),
+        ("augmentation.rotate=30", "augmentation.rotate", 30),
+        ("schedule.dwell=false", "schedule.dwell", False),
+        ("schedule.kind=step", "schedule.kind", "step"),
+        ("sampling.oversample=2", "sampling.oversample", "2"),
+        ("sampling.oversample=1.5", "sampling.oversample", "1.5"),
+        ("freeze=-20", "freeze", "-20"),
+        ("weights=runs/first", "weights", "runs/first"),
     ],
 )
 def test_settings(setting, key, value):
@@ -295,7 +645,7 @@ def test_a_number_with_more_digits_than_python_reads():
 def test_the_networks_own_habits_hold_where_nothing_is_set():
     recipe = load_recipe(None, {"model": "small"})
     assert get_spec("small").recipe
-    assert vars(recipe) == {**vars(Recipe()), "model": "small", **get_spec("small").recipe}
+    assert flat(recipe) == {**flat(Recipe()), "model": "small", **get_spec("small").recipe}
 
 
 def test_the_file_overrides_the_habits_and_the_settings_override_the_file(tmp_path):
@@ -306,6 +656,24 @@ def test_the_file_overrides_the_habits_and_the_settings_override_the_file(tmp_pa
     assert (from_file.epochs, from_file.learning_rate, from_file.optimizer) == (7, 0.5, "adam")
     both = load_recipe(path, {"epochs": 8, "optimizer": "sgd"})
     assert (both.epochs, both.learning_rate, both.optimizer) == (8, 0.5, "sgd")
+
+
+def test_the_keys_of_a_table_are_overridden_one_by_one(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('[schedule]\nkind = "plateau"\npatience = 0\n\n[sampling]\noversample = 2\n')
+    recipe = load_recipe(path, {"schedule.patience": 3}, Recipe(schedule=Schedule(warmup=2, patience=7)))
+    assert recipe.schedule == Schedule(kind="plateau", warmup=2, patience=3)
+    assert recipe.sampling == Sampling(oversample="2")
+    assert recipe == replace(Recipe(), schedule=recipe.schedule, sampling=recipe.sampling)
+
+
+def test_what_fits_only_with_the_settings_is_taken_together(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text('[augmentation]\npipeline = "mine.json"\n')
+    recipe = load_recipe(path, {"augmentation.engine": "albumentations"})
+    assert recipe.augmentation == Augmentation("albumentations", "mine.json")
+    with pytest.raises(CustomCNNError, match=r"^Recipe key augmentation\.pipeline: a file for engine"):
+        load_recipe(path, {})
 
 
 def test_the_model_of_the_settings_brings_its_habits(tmp_path):
@@ -337,3 +705,10 @@ def test_a_wrong_type_says_where_it_stands(tmp_path):
     with pytest.raises(CustomCNNError) as caught:
         load_recipe(None, {"epochs": "many"})
     assert str(caught.value) == "Recipe key epochs is a whole number. Received: 'many' in the command line."
+
+
+def test_averages_and_weights_put_back_exclude_each_other():
+    """LRA would put averages in the place of the weights that are trained."""
+    text = "Recipe key ema: 0 with the schedule lra, which puts weights back; or set schedule.dwell=false. Received: 0.9."
+    assert refused({"ema": 0.9, "schedule.kind": "lra"}) == text
+    parse_recipe({"ema": 0.9, "schedule.kind": "lra", "schedule.dwell": False}, "here")

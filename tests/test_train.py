@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colors import SIZE, paint, recipe
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -24,33 +25,11 @@ from customcnn import devices
 from customcnn.errors import CustomCNNError
 from customcnn.leakage import DRAWN
 from customcnn.manifest import Manifest, scan, with_group_pattern
-from customcnn.models import get_spec
-from customcnn.recipe import Recipe, load_recipe
 from customcnn.runs import RunDir, best_epoch, load_model, read_info, save_model
 from customcnn.train import TrainResult, batches, targets, train
 
-SIZE = get_spec("small").minimum_size
 FILES = {"best.keras", "curves.png", "environment.json", "history.csv", "last.keras", "manifest.csv", "recipe.toml"}
-COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
-
-
-def paint(root: Path, classes: dict[str, int], seed: int = 0) -> Path:
-    """Write noisy pictures whose class is a colour: `{"train/all": 16}` makes train/all/0.bmp to 15.bmp."""
-    rng = np.random.default_rng(seed)
-    colors = {label: channel for channel, label in enumerate(sorted({Path(name).name for name in classes}))}
-    for name, count in classes.items():
-        folder = root / name
-        folder.mkdir(parents=True)
-        for number in range(count):
-            pixels = rng.integers(0, 100, (SIZE, SIZE, 3), dtype=np.uint8)
-            pixels[..., colors[folder.name]] += 120
-            Image.fromarray(pixels).save(folder / f"{number}.bmp")
-    return root
-
-
-def recipe(**values: object) -> Recipe:
-    """Return a recipe for the network that is quickest to train."""
-    return load_recipe(None, {"model": "small", "input_size": SIZE, "batch_size": 10, "epochs": 1, **values})
+COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
 
 
 def refused(*args, **kwargs) -> str:
@@ -432,7 +411,7 @@ def test_a_class_without_training_images(tmp_path):
         (
             {"input_size": 21},
             "small needs an input of at least 22 x 22 pixels. Received: 21 x 21. Give a larger --set input_size or "
-            "choose proposed-figures.",
+            "choose one-conv.",
         ),
     ],
 )
@@ -522,7 +501,9 @@ def test_nan_that_only_validation_sees(data, tmp_path):
 def spoil_optimizer(run: RunDir) -> None:
     """Make the next step of a run a leap into nowhere."""
     model = load_model(run.last)
-    model.optimizer.learning_rate = 1e38
+    for variable in model.optimizer.variables:
+        if "momentum" in variable.path:
+            variable.assign(np.full(variable.shape, 1e38))
     save_model(model, read_info(run.last), run.last)
 
 

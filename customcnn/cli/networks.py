@@ -1,6 +1,7 @@
 """Commands on networks: models, summary, train."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -11,6 +12,12 @@ from customcnn.progress import terminal
 
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "gpu"]), help="Where to compute.  [default: auto]"
+)
+head_option = click.option("--head", help="What stands on a backbone: plain, transfer, dense128 or report.")
+freeze_option = click.option(
+    "--freeze",
+    metavar="none|all|N|-N",
+    help="Layers not trained: all before the head, the first N, or all but the last N.",
 )
 
 
@@ -40,12 +47,17 @@ def models(as_json: bool) -> None:
 @click.argument("model")
 @click.option("--classes", default=2, show_default=True, help="Number of classes.")
 @click.option("--input-size", type=int, help="Edge of the input in pixels.  [default: the network's own]")
+@head_option
+@freeze_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def summary(model: str, classes: int, input_size: int | None, as_json: bool) -> None:
+def summary(
+    model: str, classes: int, input_size: int | None, head: str | None, freeze: str | None, as_json: bool
+) -> None:
     """Print one network, layer by layer.
 
     \b
     Example: customcnn summary proposed
+             customcnn summary vgg19 --head transfer --freeze all
     """
     from customcnn import devices
     from customcnn.models import build_model, get_spec
@@ -53,7 +65,8 @@ def summary(model: str, classes: int, input_size: int | None, as_json: bool) -> 
 
     get_spec(model)
     devices.configure("cpu")
-    found = summarize(build_model(model, classes=classes, input_size=input_size))
+    options = {key: value for key, value in {"head": head, "freeze": freeze}.items() if value}
+    found = summarize(build_model(model, classes=classes, input_size=input_size, **options))
     click.echo(json.dumps(found, indent=2) if as_json else render_summary(found))
 
 
@@ -62,6 +75,9 @@ def summary(model: str, classes: int, input_size: int | None, as_json: bool) -> 
 @click.option("--model", help="A name from customcnn models.  [default: proposed]")
 @click.option("--recipe", type=FOLDER, metavar="FILE", help="A recipe in TOML.  [default: the network's own]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a key of the recipe; may be repeated.")
+@head_option
+@click.option("--weights", metavar="none|imagenet|FILE|RUN", help="What to begin with.  [default: none, at random]")
+@freeze_option
 @click.option("--epochs", type=int, help="How often every image is seen.")
 @click.option("--batch-size", type=int, help="Images in a step.")
 @click.option("--seed", type=int, help="Of the weights, the order of the images and dropout.")
@@ -87,6 +103,7 @@ def train(
     \b
     Example: customcnn train augmented --model proposed --out runs/proposed
              customcnn train augmented --model small --set input_size=96 --epochs 5
+             customcnn train augmented --model mobilenetv2 --weights imagenet --freeze all
     """
     from customcnn.manifest import scan
     from customcnn.recipe import load_recipe, parse_settings
@@ -109,9 +126,10 @@ def train(
         workers=workers,
         progress=terminal,
         say=say,
+        ask=click.confirm if sys.stdin.isatty() and sys.stdout.isatty() else None,
     )
     best = result.best
-    scores = ", ".join(f"{key} {value:.4f}" for key, value in best.items() if key != "epoch")
+    scores = ", ".join(f"{key} {value:.4f}" for key, value in best.items() if key not in ("epoch", "learning_rate"))
     click.echo(f"Best epoch {best['epoch']:.0f} of {len(result.history)} by {chosen.monitor}: {scores}")
     click.echo(f"Run: {run.path}")
     for note in result.notes:
