@@ -1,5 +1,6 @@
 """Augment the training images with Augmentor's operations: repeatable for a seed, lossless, in worker processes."""
 
+import itertools
 import math
 import os
 import random
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,10 +20,13 @@ from customcnn.images import encode, kind, lossless_format, read_image, to_rgb
 from customcnn.manifest import MANIFEST, Manifest, Record, fingerprint, require_classes
 from customcnn.progress import Progress, silent
 
+COUNT = 20_000
+"""How many training images the report wrote."""
+
 
 @dataclass(frozen=True)
 class Operations:
-    """Augmentor's operations, in the order they are tried; each fires with `probability`, independently.
+    """Augmentor's operations and `shift`, in the order they are tried; each fires with `probability`, independently.
 
     Attributes:
         probability: of every operation.
@@ -30,6 +35,8 @@ class Operations:
         rotate: up to this many degrees either way, 1..25, the corners cropped away; 0 for none.
         zoom: enlarge by up to this factor, at most 4, about the centre; 1 for none.
         shear: up to this many degrees, 1..25; 0 for none.
+        shift: move by up to this share of each edge, at most .5, in whole pixels; the pixels at the edge are repeated
+            into what comes free. Augmentor has no such operation: it is ours. 0 for none.
         brightness: factor between 1 - x and 1 + x, below 1; 0 for none.
         contrast: likewise.
         random_erasing: a rectangle of noise with edges up to this share of the image's, .1..1; 0 for none.
@@ -41,33 +48,29 @@ class Operations:
     rotate: int = 0
     zoom: float = 1.0
     shear: int = 0
+    shift: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     random_erasing: float = 0.0
 
     def __post_init__(self) -> None:
-        limits = {
-            "probability": 0 <= self.probability <= 1,
-            "rotate": 0 <= self.rotate <= 25,
-            "zoom": 1 <= self.zoom <= 4,
-            "shear": 0 <= self.shear <= 25,
-            "brightness": 0 <= self.brightness < 1,
-            "contrast": 0 <= self.contrast < 1,
-            "random_erasing": self.random_erasing == 0 or 0.1 <= self.random_erasing <= 1,
+        rules = {
+            "probability": (0 <= self.probability <= 1, "lies in 0..1"),
+            "rotate": (0 <= self.rotate <= 25, "lies in 0..25 degrees"),
+            "zoom": (1 <= self.zoom <= 4, "lies in 1..4"),
+            "shear": (0 <= self.shear <= 25, "lies in 0..25 degrees"),
+            "shift": (0 <= self.shift <= 0.5, "is at least 0 and at most .5"),
+            "brightness": (0 <= self.brightness < 1, "is at least 0 and below 1"),
+            "contrast": (0 <= self.contrast < 1, "is at least 0 and below 1"),
+            "random_erasing": (
+                self.random_erasing == 0 or 0.1 <= self.random_erasing <= 1,
+                "is 0 or lies in .1..1",
+            ),
         }
-        ranges = {
-            "probability": "lies in 0..1",
-            "rotate": "lies in 0..25 degrees",
-            "zoom": "lies in 1..4",
-            "shear": "lies in 0..25 degrees",
-            "brightness": "is at least 0 and below 1",
-            "contrast": "is at least 0 and below 1",
-            "random_erasing": "is 0 or lies in .1..1",
-        }
-        for name, fine in limits.items():
+        for name, (fine, rule) in rules.items():
             if not fine:
                 raise CustomCNNError(
-                    f"--{name.replace('_', '-')} {ranges[name]}. Received: {getattr(self, name):g}. See --help."
+                    f"--{name.replace('_', '-')} {rule}. Received: {getattr(self, name):g}. See --help."
                 )
 
     def pipeline(self) -> Callable[[Image.Image], Image.Image]:
@@ -98,6 +101,8 @@ class Operations:
             pipeline.zoom(p, 1.0, self.zoom)
         if self.shear:
             pipeline.shear(p, self.shear, self.shear)
+        if self.shift:
+            pipeline.add_operation(_shift_operation(p, self.shift))
         if self.brightness:
             pipeline.random_brightness(p, 1 - self.brightness, 1 + self.brightness)
         if self.contrast:
@@ -105,6 +110,34 @@ class Operations:
         if self.random_erasing:
             pipeline.random_erasing(p, self.random_erasing)
         return pipeline.torch_transform()
+
+
+def _shift_operation(probability: float, share: float) -> Any:
+    """Return an operation of Augmentor's kind that moves images; it draws from the global `random`."""
+    from Augmentor.Operations import Operation
+
+    class Shift(Operation):
+        def perform_operation(self, images: list[Image.Image]) -> list[Image.Image]:
+            right, down = random.uniform(-share, share), random.uniform(-share, share)
+            return [shifted(image, round(right * image.width), round(down * image.height)) for image in images]
+
+    return Shift(probability)
+
+
+def shifted(image: Image.Image, right: int, down: int) -> Image.Image:
+    """Move an image by whole pixels; what comes free is filled with the pixels at the edge.
+
+    Args:
+        image: of any size and mode.
+        right: pixels, negative to the left.
+        down: pixels, negative upwards.
+
+    Returns:
+        An image of the same size.
+    """
+    rows = (np.arange(image.height) - down).clip(0, image.height - 1)
+    columns = (np.arange(image.width) - right).clip(0, image.width - 1)
+    return Image.fromarray(np.asarray(image)[rows[:, None], columns])
 
 
 @dataclass(frozen=True)
@@ -124,11 +157,12 @@ class _Task:
 def augment_folder(
     manifest: Manifest,
     dst: Path,
-    count: int = 20_000,
+    count: int | None = None,
     *,
     seed: int = 7,
     operations: Operations | None = None,
     balance: bool = False,
+    minority: bool = False,
     replace_dst: bool = False,
     workers: int | None = None,
     progress: Progress = silent,
@@ -139,37 +173,48 @@ def augment_folder(
     at 20,000 samples of 8,479 originals about one in ten never appears.) A sample's bytes depend on the seed, its
     original and its number alone. A run that was killed goes on where it stopped.
 
+    With `minority` the training images are carried over too, and only the smaller classes get samples: as many as each
+    lacks to the largest.
+
     Args:
         manifest: the source, from `scan`: a split folder, of which only the training part is augmented, or a folder of
             class folders, which is then taken as training images as a whole.
         dst: the folder to make, of the same layout, with a manifest.csv.
-        count: how many images to write for training.
+        count: how many images to write for training; None for the report's 20,000.
         seed: of all chance.
         operations: None for the report's turns and flips at .5.
         balance: as many images for each class, instead of the classes' own shares.
+        minority: enlarge the smaller classes to the largest; without `count` and `balance`, which say otherwise.
         replace_dst: write over a destination that is not empty.
         workers: processes; None for one a core.
         progress: see `customcnn.progress`.
 
     Raises:
-        CustomCNNError: `count` is below the number of classes, or an image cannot be decoded.
+        CustomCNNError: `count` is below the number of classes or given with `minority`, or an image cannot be decoded.
     """
+    if minority and (count is not None or balance):
+        other = "--balance" if count is None else f"--count {count}"
+        raise CustomCNNError(
+            f"--minority adds what the smaller classes lack, and no more. Received: {other} beside it. Leave one out."
+        )
     operations = operations or Operations()
+    count = COUNT if count is None else count
     train = manifest.part("train") if manifest.parts else manifest
     if not train.records:
         raise CustomCNNError(f"Augmentation needs a training part. Received: {show(manifest.root)} without one.")
     classes = require_classes(train)
-    if count < len(classes):
+    if count < len(classes) and not minority:
         raise CustomCNNError(f"--count is at least 1 for each of {len(classes)} classes. Received: {count}. Give more.")
     files.refuse_overlap(manifest.root, dst)
     tasks = [_Task(record, -1) for record in manifest.records if manifest.parts and record.split != "train"]
-    tasks += samples(train, count, seed=seed, balance=balance)
+    tasks += minority_samples(train, seed=seed) if minority else samples(train, count, seed=seed, balance=balance)
     resume = {
         "command": "augment",
         "source": fingerprint(manifest),
         "count": count,
         "seed": seed,
         "balance": balance,
+        "minority": minority,
         **asdict(operations),
     }
     done: list[Record] = []
@@ -190,15 +235,35 @@ def augment_folder(
 
 def samples(train: Manifest, count: int, *, seed: int, balance: bool) -> Iterator[_Task]:
     """Yield which original each sample is made from: class shares kept (largest remainder) or made equal."""
-    by_class = {label: [r for r in train.records if r.label == label] for label in train.classes}
+    by_class = _by_class(train)
     sizes = [1 if balance else len(records) for records in by_class.values()]
-    for (label, records), wanted in zip(by_class.items(), apportion(count, sizes), strict=True):
-        order = list(records)
-        random.Random(f"{seed}/{label}").shuffle(order)
-        rounds, rest = divmod(wanted, len(order))
-        for i, record in enumerate(order):
-            for copy in range(rounds + (i < rest)):
-                yield _Task(record, copy)
+    for records, wanted in zip(by_class.values(), apportion(count, sizes), strict=True):
+        yield from (_Task(record, copy) for record, uses in _uses(records, wanted, seed) for copy in range(uses))
+
+
+def minority_samples(train: Manifest, *, seed: int) -> Iterator[_Task]:
+    """Yield every original as it is, and which original each sample is made from that fills up a smaller class."""
+    taken = {record.path for record in train.records}
+    by_class = _by_class(train)
+    largest = max(map(len, by_class.values()))
+    for records in by_class.values():
+        for record, uses in _uses(records, largest - len(records), seed):
+            yield _Task(record, -1)
+            # The originals are there too: one may be a sample itself, of an augmentation before, and keeps its name.
+            free = (copy for copy in itertools.count() if taken.isdisjoint(_sample_names(record.path, copy)))
+            yield from (_Task(record, copy) for copy in itertools.islice(free, uses))
+
+
+def _by_class(train: Manifest) -> dict[str, list[Record]]:
+    return {label: [record for record in train.records if record.label == label] for label in train.classes}
+
+
+def _uses(records: list[Record], wanted: int, seed: int) -> Iterator[tuple[Record, int]]:
+    """Return the records of one class in random order, with how often each is used: equally, give or take one."""
+    order = list(records)
+    random.Random(f"{seed}/{records[0].label}").shuffle(order)
+    rounds, rest = divmod(wanted, len(order))
+    return ((record, rounds + (i < rest)) for i, record in enumerate(order))
 
 
 def apportion(count: int, sizes: list[int]) -> list[int]:
@@ -231,10 +296,8 @@ def _augment_file(root: Path, work: Path, seed: int, operations: Operations, tas
         return _carry_over(source, work, task.record), False
     image = read_image(source)
     format = lossless_format(image) if image.format != "GIF" else "PNG"
-    path = PurePosixPath(task.record.path)
-    # A JPEG becomes a PNG and keeps its own suffix too, so that it cannot meet the samples of a PNG of the same stem.
-    suffix = path.suffix if format == image.format else f"{path.suffix}.png"
-    target = str(path.with_name(f"{path.stem}-aug{task.copy:04d}{suffix}"))
+    same, as_png = _sample_names(task.record.path, task.copy)
+    target = same if format == image.format else as_png
     converted = kind(image) != "RGB"
     if (work / target).exists():
         data = (work / target).read_bytes()
@@ -248,10 +311,22 @@ def _augment_file(root: Path, work: Path, seed: int, operations: Operations, tas
             ) from None
         data = encode(augmented, format)
         files.write_bytes(work / target, data)
-    record = task.record
+    return replace(task.record, path=target, group=_group(task.record), sha256=files.sha256(data)), converted
+
+
+def _sample_names(path: str, copy: int) -> tuple[str, str]:
+    """Return the path of a sample of an original: in the original's format, and as a PNG of one that has another.
+
+    A JPEG becomes a PNG and keeps its own suffix too, so that it cannot meet the samples of a PNG of the same stem.
+    """
+    name = PurePosixPath(path)
+    stem = f"{name.stem}-aug{copy:04d}{name.suffix}"
+    return str(name.with_name(stem)), str(name.with_name(f"{stem}.png"))
+
+
+def _group(record: Record) -> str:
     # Samples of one original must not part ways in a later split: it is their group where none is known.
-    group = record.group or ("" if record.split else record.path)
-    return replace(record, path=target, group=group, sha256=files.sha256(data)), converted
+    return record.group or ("" if record.split else record.path)
 
 
 def augment_image(image: Image.Image, operations: Operations, seed: str) -> Image.Image:
@@ -276,4 +351,4 @@ def _carry_over(source: Path, work: Path, record: Record) -> Record:
             beside = target.with_name(f".{target.name}.partial")
             shutil.copyfile(source, beside)
             beside.replace(target)
-    return record if record.sha256 else replace(record, sha256=files.sha256(target.read_bytes()))
+    return replace(record, group=_group(record), sha256=record.sha256 or files.sha256(target.read_bytes()))

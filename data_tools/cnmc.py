@@ -15,6 +15,7 @@ doi:10.7937/tcia.2019.dc64i46r. Licence: CC BY 3.0.
 import csv
 import re
 import shutil
+import tomllib
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -33,21 +34,8 @@ DRAWN_MARK = "DRAWN.txt"
 LABELS_COLUMNS = ("Patient_ID", "new_names", "labels")
 LABEL_NUMBERS = {"all": "1", "hem": "0"}
 
-FACTS = {
-    ("fold_0", "all"): 2397,
-    ("fold_0", "hem"): 1130,
-    ("fold_1", "all"): 2418,
-    ("fold_1", "hem"): 1163,
-    ("fold_2", "all"): 2457,
-    ("fold_2", "hem"): 1096,
-    ("prelim", "all"): 1219,
-    ("prelim", "hem"): 648,
-    ("final", ""): 2586,
-}
-"""How many cells the release holds, by fold or test phase and class."""
-
-SUBJECTS = {("train", "all"): 47, ("train", "hem"): 26}
-"""How many subjects train, by class; none of them is in the tests, whose subjects the file list does not tell."""
+FACTS = tomllib.loads(Path(__file__).with_name("facts.toml").read_text("utf-8"))["cnmc"]
+"""What the release holds: name, authors, source, licence, counts by fold or test phase and class, subjects."""
 
 
 @dataclass(frozen=True)
@@ -129,18 +117,20 @@ def subject_of(name: str) -> str:
 
 def differences(cells: list[Cell]) -> list[str]:
     """Compare the counts with the table of facts; return one sentence for each that differs."""
-    found = Counter((cell.fold, cell.label) for cell in cells)
+    found = Counter((cell.fold, cell.label or "together") for cell in cells)
     lines = [
-        f"{' '.join(key).strip()}: {found[key]:,} cells where the release has {count:,}"
-        for key, count in FACTS.items()
-        if found[key] != count
+        f"{f'{fold} {label}'.removesuffix(' together')}: {found[fold, label]:,} cells where the release has {count:,}"
+        for fold, counts in FACTS["counts"].items()
+        for label, count in counts.items()
+        if found[fold, label] != count
     ]
     subjects = {(_part(cell), cell.label, cell.subject) for cell in cells if cell.label}
     having = Counter((part, label) for part, label, _ in subjects)
     lines += [
-        f"{' '.join(key)}: {having[key]} subjects where the release has {count}"
-        for key, count in SUBJECTS.items()
-        if having[key] not in (0, count)
+        f"{part} {label}: {having[part, label]} subjects where the release has {count}"
+        for part, counts in FACTS["subjects"].items()
+        for label, count in counts.items()
+        if having[part, label] not in (0, count)
     ]
     return lines
 
@@ -206,7 +196,7 @@ def draw_release(
     rows = read_rows(listing, ("path", "part", "fold", "label", "subject"))
     drawn = [(row["path"], row["label"], row["subject"]) for row in rows if row["part"] == "train"]
     prelim = [row["path"] for row in rows if row["part"] == "prelim_test"]
-    named = _made_up(prelim, {"all": FACTS["prelim", "all"]}, {"all": 14, "hem": 14}, first=201)
+    named = _made_up(prelim, {"all": FACTS["counts"]["prelim"]["all"]}, {"all": 14, "hem": 14}, first=201)
     final = [row["path"] for row in rows if row["part"] == "final_test"]
     drawn += [(path, label, subject) for path, label, subject, _ in named]
     half = {"all": len(final) // 2}
@@ -258,6 +248,7 @@ def prepare(src: Path, dst: Path, challenge: bool, replace: bool) -> None:
         click.echo(f"{fold} {label}: {count:,}")
     subjects = {record.group for record in manifest.records}
     click.echo(f"{len(manifest.records):,} cells of {len(subjects)} subjects in {dst}")
+    click.echo("Drawn cells." if manifest.drawn else "{name}, by {authors}: {source}, {licence}.".format(**FACTS))
 
 
 @cli.command()

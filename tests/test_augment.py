@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from customcnn.audit import eight_views
-from customcnn.augment import Operations, apportion, augment_folder, augment_image, samples
+from customcnn.augment import Operations, apportion, augment_folder, augment_image, minority_samples, samples, shifted
 from customcnn.errors import CustomCNNError
 from customcnn.images import decode, read_image
 from customcnn.manifest import Manifest, Record, read_manifest, scan
@@ -100,6 +100,19 @@ def test_balance_makes_the_classes_equal(tmp_path):
     assert Counter(task.record.label for task in tasks) == {"a": 7, "b": 7, "c": 6}
 
 
+@pytest.mark.parametrize("sizes", [{"a": 9, "b": 4, "c": 1}, {"a": 3, "b": 3}, {"a": 1, "b": 50}])
+def test_minority_fills_every_class_up_to_the_largest(tmp_path, sizes):
+    manifest = make_manifest(tmp_path, sizes)
+    tasks = list(minority_samples(manifest, seed=1))
+    kept = [task.record for task in tasks if task.copy < 0]
+    assert sorted(kept, key=lambda record: record.path) == sorted(manifest.records, key=lambda record: record.path)
+    most = max(sizes.values())
+    assert Counter(task.record.label for task in tasks) == dict.fromkeys(sizes, most)
+    for label, size in sizes.items():
+        uses = Counter(task.record.path for task in tasks if task.record.label == label)
+        assert set(uses.values()) <= {most // size, most // size + 1}, "equally often, give or take one"
+
+
 @pytest.mark.parametrize("count", [0, -1, 1])
 def test_a_count_below_one_for_each_class_is_refused(make_folder, tmp_path, count):
     with pytest.raises(CustomCNNError) as caught:
@@ -154,7 +167,7 @@ def test_quarter_turns_follow_from_two_independent_operations():
 
 def test_probability_none_and_one_are_exact():
     pixels = np.asarray(NOISE)
-    never = Operations(probability=0.0, rotate=10, zoom=2.0, shear=5, brightness=0.5, contrast=0.5, random_erasing=0.3)
+    never = Operations(0.0, rotate=10, zoom=2.0, shear=5, shift=0.2, brightness=0.5, contrast=0.5, random_erasing=0.3)
     always = Operations(probability=1.0, turns=False)
     for i in range(200):
         np.testing.assert_array_equal(np.asarray(augment_image(NOISE, never, str(i))), pixels)
@@ -163,7 +176,15 @@ def test_probability_none_and_one_are_exact():
 
 @pytest.mark.parametrize(
     "option",
-    [{"rotate": 20}, {"zoom": 2.0}, {"shear": 20}, {"brightness": 0.5}, {"contrast": 0.5}, {"random_erasing": 0.5}],
+    [
+        {"rotate": 20},
+        {"zoom": 2.0},
+        {"shear": 20},
+        {"shift": 0.3},
+        {"brightness": 0.5},
+        {"contrast": 0.5},
+        {"random_erasing": 0.5},
+    ],
     ids=lambda option: next(iter(option)),
 )
 def test_each_further_operation_changes_pixels_repeatably(option):
@@ -193,8 +214,39 @@ def test_the_further_operations_stay_in_their_ranges():
 
 
 @pytest.mark.parametrize(
+    ("right", "down", "wanted"),
+    [
+        (0, 0, [[1, 2, 3], [4, 5, 6]]),
+        (1, 0, [[1, 1, 2], [4, 4, 5]]),
+        (-2, 0, [[3, 3, 3], [6, 6, 6]]),
+        (0, 1, [[1, 2, 3], [1, 2, 3]]),
+        (-1, -1, [[5, 6, 6], [5, 6, 6]]),
+        (9, 9, [[1, 1, 1], [1, 1, 1]]),
+    ],
+)
+def test_a_shift_repeats_the_edge_by_hand(right, down, wanted):
+    picture = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.uint8)
+    for image in (Image.fromarray(picture), Image.fromarray(np.dstack([picture, picture + 10, picture + 20]))):
+        moved = shifted(image, right, down)
+        assert (moved.mode, moved.size) == (image.mode, image.size)
+        first = np.asarray(moved) if image.mode == "L" else np.asarray(moved)[..., 0]
+        assert first.tolist() == wanted
+
+
+def test_shifts_reach_their_share_both_ways_and_not_beyond():
+    dot = np.zeros((41, 21, 3), np.uint8)
+    dot[20, 10] = 255
+    operations = Operations(probability=1.0, turns=False, flips=False, shift=0.2)
+    boxes = [augment_image(Image.fromarray(dot), operations, str(i)).getbbox() for i in range(600)]
+    assert {box[0] - 10 for box in boxes} == set(range(-4, 5))  # .2 of 21 is 4.2
+    assert {box[1] - 20 for box in boxes} == set(range(-8, 9))  # .2 of 41 is 8.2
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"shift": 0.6}, "--shift is at least 0 and at most .5. Received: 0.6. See --help."),
+        ({"shift": float("nan")}, "--shift is at least 0 and at most .5. Received: nan. See --help."),
         ({"probability": 1.5}, "--probability lies in 0..1. Received: 1.5. See --help."),
         ({"probability": -0.1}, "--probability lies in 0..1. Received: -0.1. See --help."),
         ({"probability": float("nan")}, "--probability lies in 0..1. Received: nan. See --help."),
@@ -430,6 +482,91 @@ def test_names_with_anything_in_them_are_kept(tmp_path):
     }
 
 
+# ---------------------------------------------------------------- the smaller classes alone
+
+
+def test_minority_keeps_the_originals_and_adds_samples_of_the_smaller_class(make_folder, tmp_path):
+    src = make_folder({"train/all": 7, "train/hem": 3, "validation/all": 2, "validation/hem": 1})
+    records = tuple(Record(r.path, r.label, f"G{i}", r.split) for i, r in enumerate(scan(src).records))
+    Manifest(src, records).write(src / "manifest.csv")
+    result = augment(src, tmp_path / "out", None, minority=True)
+    assert result.manifest.counts() == {
+        ("train", "all"): 7,
+        ("train", "hem"): 7,
+        ("validation", "all"): 2,
+        ("validation", "hem"): 1,
+    }
+    assert scan(tmp_path / "out").records == result.manifest.records
+    originals = {record.path: record for record in records}
+    for record in result.manifest.records:
+        data = (tmp_path / "out" / record.path).read_bytes()
+        assert record.sha256 == hashlib.sha256(data).hexdigest()
+        if record.path in originals:
+            assert data == (src / record.path).read_bytes()
+            assert record.group == originals[record.path].group
+        else:
+            old = originals[origin(record.path)]
+            assert (record.label, record.group, record.split) == ("hem", old.group, "train")
+            eight = [view.tolist() for view in eight_views(decode(src / old.path))]
+            assert decode(tmp_path / "out" / record.path).tolist() in eight
+    assert {record.path for record in result.manifest.records} >= originals.keys()
+
+
+def test_minority_gives_the_same_bytes_for_any_number_of_workers_and_goes_on_after_a_stop(make_folder, tmp_path):
+    src = make_folder({"all": 9, "hem": 2, "third": 4}, size=20)
+    options = {"minority": True, "seed": 3, "operations": Operations(rotate=10, shift=0.2)}
+    augment(src, tmp_path / "whole", None, **options)
+    augment(src, tmp_path / "other", None, workers=3, **options)
+    finished = stopped(src, tmp_path / "out", None, after=9, **options)
+    assert len(finished) == 9
+    augment(src, tmp_path / "out", None, **options)
+    whole = files_in(tmp_path / "whole")
+    assert len(whole) == 3 * 9 + 1
+    assert files_in(tmp_path / "other") == files_in(tmp_path / "out") == whole
+
+
+def test_minority_of_unsplit_images_groups_each_original_with_its_samples(make_folder, tmp_path):
+    src = make_folder({"all": 3, "hem": 1})
+    manifest = augment(src, tmp_path / "out", None, minority=True).manifest
+    assert manifest.groups_known
+    groups = Counter(record.group for record in manifest.records)
+    assert groups == {"all/0.bmp": 1, "all/1.bmp": 1, "all/2.bmp": 1, "hem/0.bmp": 3}
+
+
+def test_minority_of_an_augmented_folder_keeps_every_name(make_folder, tmp_path):
+    names = ["a.jpg", "a-aug0000.jpg.png", "a-aug0001.jpg"]
+    src = make_folder({"all": 9, "hem": names}, size=20)
+    result = augment(src, tmp_path / "out", None, minority=True)
+    paths = [record.path for record in result.manifest.records if record.label == "hem"]
+    assert len(set(paths)) == 9
+    for name in names:
+        assert (tmp_path / "out/hem" / name).read_bytes() == (src / "hem" / name).read_bytes()
+    assert {path for path in paths if re.fullmatch(r"hem/a-aug\d+\.jpg\.png", path)} == {
+        "hem/a-aug0000.jpg.png",
+        "hem/a-aug0002.jpg.png",
+        "hem/a-aug0003.jpg.png",
+    }
+
+
+def test_classes_of_one_size_lack_nothing(make_folder, tmp_path):
+    src = make_folder({"all": 2, "hem": 2})
+    before = files_in(src)
+    augment(src, tmp_path / "out", None, minority=True)
+    assert files_in(tmp_path / "out").keys() - {"manifest.csv"} == before.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "other"), [({"count": 20_000}, "--count 20000"), ({"count": None, "balance": True}, "--balance")]
+)
+def test_minority_takes_no_count_and_no_balance(make_folder, tmp_path, options, other):
+    with pytest.raises(CustomCNNError) as caught:
+        augment(make_folder({"all": 2, "hem": 1}), tmp_path / "out", minority=True, **options)
+    assert str(caught.value) == (
+        f"--minority adds what the smaller classes lack, and no more. Received: {other} beside it. Leave one out."
+    )
+    assert not (tmp_path / "out").exists()
+
+
 # ---------------------------------------------------------------- going on after a stop
 
 
@@ -481,7 +618,14 @@ def test_what_was_finished_before_a_stop_is_not_written_again(make_folder, tmp_p
 
 @pytest.mark.parametrize(
     "changed",
-    [{"seed": 8}, {"count": 21}, {"balance": True}, {"operations": Operations(brightness=0.5)}, {"touched": True}],
+    [
+        {"seed": 8},
+        {"count": 21},
+        {"balance": True},
+        {"count": None, "minority": True},
+        {"operations": Operations(shift=0.5)},
+        {"touched": True},
+    ],
     ids=lambda changed: next(iter(changed)),
 )
 def test_other_parameters_or_images_start_afresh(make_folder, tmp_path, changed):

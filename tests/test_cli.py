@@ -21,8 +21,8 @@ from customcnn.cli import cli, explain, main
 from customcnn.errors import CustomCNNError
 
 NAMES = {
-    "samples", "split", "crop", "augment", "audit", "models", "summary", "train", "evaluate", "predict", "visualize",
-    "demo",
+    "samples", "download", "split", "crop", "augment", "audit", "models", "summary", "pretrain", "train", "evaluate",
+    "predict", "visualize", "ensemble", "crossval", "tune", "reproduce", "demo",
 }  # fmt: skip
 
 every_command = pytest.mark.parametrize("name", sorted(cli.commands))

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from customcnn.errors import CustomCNNError
+from customcnn.folds import make_folds
 from customcnn.leakage import find_leakage
 from customcnn.manifest import scan
+from customcnn.split import shares, split_folder
 
 ROOT = Path(__file__).parents[1]
 spec = importlib.util.spec_from_file_location("cnmc", ROOT / "data_tools" / "cnmc.py")
@@ -98,6 +100,44 @@ def test_class_folders_keep_subject_and_fold_and_say_drawn(few, tmp_path):
         ("hem/UID_H9_1_1_hem.bmp", "H9", "fold_2"),
         ("hem/UID_h3_1_1_hem.bmp", "H3", "fold_1"),
     ]
+
+
+def test_the_folds_share_no_subject_and_a_split_keeps_them(few, tmp_path):
+    cnmc.to_class_folders(cnmc.read_release(few), tmp_path / "cells")
+    prepared = scan(tmp_path / "cells")
+    assert not prepared.parts, "folds are a column, not a split: that is left to cross-validation"
+    fold_of = {record.path: record.extra["fold"] for record in prepared.records}
+    assert Counter(fold_of.values()) == {"fold_0": 2, "fold_1": 2, "fold_2": 2}
+    assert len({(record.group, record.extra["fold"]) for record in prepared.records}) == len(prepared.records)
+    for by in ("image", "group"):
+        split_folder(prepared, tmp_path / by, shares(0.67), by=by)
+        again = scan(tmp_path / by)
+        assert {r.path.removeprefix(f"{r.split}/"): r.extra["fold"] for r in again.records} == fold_of
+        assert again.groups_known and again.drawn
+
+
+def test_the_folds_are_those_of_a_cross_validation(few, tmp_path):
+    cnmc.to_class_folders(cnmc.read_release(few), tmp_path / "cells")
+    folds = make_folds(scan(tmp_path / "cells"), by="fold")
+    assert [fold.value for fold in folds] == ["fold_0", "fold_1", "fold_2"]
+    for fold in folds:
+        assert {record.extra["fold"] for record in fold.manifest.part("validation").records} == {fold.value}
+        train, left_out = (fold.manifest.part(part).records for part in ("train", "validation"))
+        assert find_leakage(train, left_out, "validation").warning is None
+
+
+def test_prepare_says_where_the_cells_are_from(few, tmp_path, capsys):
+    cnmc.cli(["prepare", str(few), str(tmp_path / "drawn")], standalone_mode=False)
+    assert capsys.readouterr().out.splitlines()[-1] == "Drawn cells."
+    (few / cnmc.DRAWN_MARK).unlink()
+    cnmc.cli(["prepare", str(few), str(tmp_path / "cells")], standalone_mode=False)
+    output, errors = capsys.readouterr()
+    assert output.splitlines()[-2:] == [
+        f"6 cells of 6 subjects in {tmp_path / 'cells'}",
+        "C-NMC 2019 (ALL Challenge dataset of ISBI 2019), by A. Gupta and R. Gupta: "
+        "https://doi.org/10.7937/tcia.2019.dc64i46r, CC BY 3.0.",
+    ]
+    assert "Warning: final: 2 cells where the release has 2,586\n" in errors
 
 
 def test_the_challenges_split_shares_no_subject(few, tmp_path):

@@ -95,8 +95,9 @@ def test_every_command_is_documented(name: str) -> None:
 
 def test_commands_stand_in_the_order_of_the_way_of_the_data() -> None:
     headings = [line[3:] for _, line in read(DOCS / "commands.md")[1] if line.startswith("## ")]
-    way = ["samples", "split", "crop", "augment", "audit", "models", "summary", "train", "evaluate", "predict"]
-    assert headings[: len(way) + 2] == [*way, "visualize", "demo"]
+    way = ["samples", "download", "split", "crop", "augment", "audit", "models", "summary", "pretrain", "train"]
+    way += ["evaluate", "predict", "visualize", "ensemble", "crossval", "tune", "reproduce", "demo"]
+    assert headings[: len(way)] == way
     assert sorted(headings) == sorted(cli.commands)
 
 
@@ -188,8 +189,8 @@ def test_pages_with_scores_of_drawn_cells_say_so(lesson: str) -> None:
 
 
 @cache
-def _cnmc() -> click.Group:
-    return runpy.run_path(str(ROOT / "data_tools" / "cnmc.py"))["cli"]
+def _tool(name: str) -> click.Group:
+    return runpy.run_path(str(ROOT / name))["cli"]
 
 
 def simple_commands(text: str) -> Iterator[list[str]]:
@@ -235,8 +236,8 @@ def check_usage(text: str) -> int:
         if words and Path(words[0]).name == "customcnn":
             parse(cli, words[1:])
             found += 1
-        elif "data_tools/cnmc.py" in words:
-            parse(_cnmc(), words[words.index("data_tools/cnmc.py") + 1 :])
+        elif tools := [word for word in words if re.fullmatch(r"data_tools/\w+\.py", word)]:
+            parse(_tool(tools[0]), words[words.index(tools[0]) + 1 :])
             found += 1
     return found
 

@@ -14,16 +14,16 @@ import customcnn
 PACKAGE = Path(customcnn.__file__).parent
 BACKENDS = {"tensorflow", "jax", "torch"}
 KERAS = {"keras", *BACKENDS}
-HEAVY = {*KERAS, "sklearn", "scipy", "matplotlib", "pandas", "Augmentor", "imagehash"}
+HEAVY = {*KERAS, "sklearn", "scipy", "matplotlib", "pandas", "Augmentor", "imagehash", "albumentations", "optuna", "kagglehub"}
 
 LAYERS = (
     ("errors", "progress"),
     ("files", "page"),
-    ("images", "models", "sampling", "schedules"),
+    ("images", "models", "sampling", "schedules", "stain"),
     ("manifest", "transforms", "metrics", "plots"),
     ("recipe",),
     ("leakage", "runs", "devices"),
-    ("pack", "samples", "split", "crop", "augment", "audit", "callbacks", "compile", "warmstart"),
+    ("pack", "samples", "download", "split", "crop", "augment", "audit", "callbacks", "compile", "warmstart"),
     ("train", "evaluate"),
     ("visualize",),
     ("cli",),

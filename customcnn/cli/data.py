@@ -1,12 +1,14 @@
-"""Commands on folders of images: samples, split, crop, augment, audit. None of them imports Keras."""
+"""Commands on folders of images: samples, download, split, crop, augment, audit. None of them imports Keras."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from customcnn.cli.show import GROUPS_UNKNOWN, counts_table, say, say_skipped
+from customcnn.download import SOURCES
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
@@ -61,6 +63,34 @@ def samples(
         progress=terminal,
     )
     click.echo(counts_table(scan(dst)))
+
+
+@click.command()
+@click.argument("name", type=click.Choice([*SOURCES]))
+@click.argument("dst", type=FOLDER, required=False)
+@replace_option
+def download(name: str, dst: Path | None, replace: bool) -> None:
+    """Fetch a public data set from Kaggle into DST, or into kagglehub's cache, and print what to run next.
+
+    It needs pip install 'customcnn[download]'. Where it fails, it says how to fetch the data by hand.
+
+    \b
+    Example: customcnn download blood-cells archive
+    """
+    from customcnn.download import NotDownloaded, manual_steps, next_command
+    from customcnn.download import download as fetch
+
+    source = SOURCES[name]
+    say(f"{source.title}, {source.licence}: {source.page}")
+    try:
+        folder = fetch(name, dst, replace_dst=replace, bar=sys.stderr.isatty())
+    except NotDownloaded as error:
+        click.secho(f"Error: {error}", fg="red", err=True)
+        for line in manual_steps(name, dst):
+            say(line)
+        raise SystemExit(1) from None
+    click.echo(f"Fetched: {folder}")
+    click.echo(f"Next, in a checkout of customcnn: {next_command(name, folder)}")
 
 
 @click.command()
@@ -131,15 +161,28 @@ def split(
 @click.argument("src", type=FOLDER)
 @click.argument("dst", type=FOLDER)
 @click.option("--size", default=400, show_default=True, help="Edge of the square in pixels.")
+@click.option(
+    "--about",
+    type=click.Choice(["centre", "nucleus"]),
+    default="centre",
+    show_default=True,
+    help="The square's middle.",
+)
 @click.option("--check/--no-check", default=True, show_default=True, help="Refuse to cut foreground away.")
 @replace_option
 @skip_bad_option
 @workers_option
-def crop(src: Path, dst: Path, size: int, check: bool, replace: bool, skip_bad: bool, workers: int | None) -> None:
-    """Crop every image in SRC about its centre into DST, without loss and in the same format.
+def crop(
+    src: Path, dst: Path, size: int, about: str, check: bool, replace: bool, skip_bad: bool, workers: int | None
+) -> None:
+    """Crop every image in SRC to a square in DST.
+
+    About its centre, without loss and in the same format. Or about its largest stained nucleus: then the background is
+    made evenly white, the square may pass the edges, and PNG is written.
 
     \b
     Example: customcnn crop parts cropped --size 400
+             customcnn crop blood cells --about nucleus --size 128
     """
     from customcnn.crop import crop_folder
 
@@ -147,6 +190,7 @@ def crop(src: Path, dst: Path, size: int, check: bool, replace: bool, skip_bad: 
         read_data(src),
         dst,
         size,
+        about=about,
         check=check,
         replace_dst=replace,
         skip_bad=skip_bad,
@@ -154,7 +198,7 @@ def crop(src: Path, dst: Path, size: int, check: bool, replace: bool, skip_bad: 
         progress=terminal,
     )
     say_skipped(result.skipped)
-    if result.reformatted:
+    if result.reformatted and about == "centre":
         say(f"Note: {result.reformatted:,} images are now PNG: their own format cannot be saved again without loss.")
     click.echo(counts_table(result.manifest))
 
@@ -162,15 +206,17 @@ def crop(src: Path, dst: Path, size: int, check: bool, replace: bool, skip_bad: 
 @click.command()
 @click.argument("src", type=FOLDER)
 @click.argument("dst", type=FOLDER)
-@click.option("--count", default=20_000, show_default=True, help="How many training images to write.")
+@click.option("--count", type=int, help="How many training images to write.  [default: 20000]")
 @click.option("--seed", default=7, show_default=True, help="The same seed gives the same bytes.")
 @click.option("--balance", is_flag=True, help="As many for each class, instead of the classes' own shares.")
+@click.option("--minority", is_flag=True, help="Keep all originals; add copies where a class has fewer than others.")
 @click.option("--probability", default=0.5, show_default=True, help="Of each operation, independently.")
 @click.option("--turns/--no-turns", default=True, show_default=True, help="rotate90 and rotate270.")
 @click.option("--flips/--no-flips", default=True, show_default=True, help="flip_left_right and flip_top_bottom.")
 @click.option("--rotate", default=0, metavar="DEGREES", help="Turn by up to so much, at most 25.")
 @click.option("--zoom", default=1.0, metavar="FACTOR", help="Enlarge by up to so much, at most 4.")
 @click.option("--shear", default=0, metavar="DEGREES", help="Shear by up to so much, at most 25.")
+@click.option("--shift", default=0.0, metavar="SHARE", help="Move by up to this share of the edges, at most .5.")
 @click.option("--brightness", default=0.0, metavar="X", help="Multiply by 1 - X to 1 + X.")
 @click.option("--contrast", default=0.0, metavar="X", help="Multiply by 1 - X to 1 + X.")
 @click.option("--random-erasing", default=0.0, metavar="SHARE", help="A rectangle of noise, edges up to this share.")
@@ -179,9 +225,10 @@ def crop(src: Path, dst: Path, size: int, check: bool, replace: bool, skip_bad: 
 def augment(
     src: Path,
     dst: Path,
-    count: int,
+    count: int | None,
     seed: int,
     balance: bool,
+    minority: bool,
     replace: bool,
     workers: int | None,
     **operations: Any,
@@ -189,10 +236,12 @@ def augment(
     """Write COUNT augmented training images into DST with Augmentor's operations; other parts are carried over.
 
     SRC is a split folder, or a folder of class folders that are training images as a whole. Each name tells its
-    original. A run that was killed goes on where it stopped.
+    original. A run that was killed goes on where it stopped. With --minority every training image stays as it is, and
+    the smaller classes get augmented copies until each has as many as the largest.
 
     \b
     Example: customcnn augment cropped augmented --count 20000 --seed 7
+             customcnn augment cropped balanced --minority --rotate 15 --shift .1
     """
     from customcnn.augment import Operations, augment_folder
 
@@ -203,6 +252,7 @@ def augment(
         seed=seed,
         operations=Operations(**operations),
         balance=balance,
+        minority=minority,
         replace_dst=replace,
         workers=workers,
         progress=terminal,
@@ -271,4 +321,4 @@ def read_data(
     return with_group_file(manifest, groups) if groups else manifest
 
 
-COMMANDS = (samples, split, crop, augment, audit)
+COMMANDS = (samples, download, split, crop, augment, audit)
