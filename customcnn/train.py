@@ -97,12 +97,13 @@ def train(
         model = load_model(run.last, whole=True)
         info = replace(info, epoch=resumed.epoch, history=resumed.history)
     compile_model(model, recipe)
+    transform = make_transform(recipe.augmentation) if recipe.augmentation.active else None
     if _ended(info, recipe) is None:
         # The run is written, and an old one deleted, only now: what fails before leaves everything as it was.
         if replace_run and run.exists():
             run.remove()
         _begin(run, recipe, data, taken)
-    history = _fit(model, packed, run, recipe, info, progress, say, ask)
+    history = _fit(model, packed, run, recipe, info, transform, progress, say, ask)
     from customcnn.plots import plot_curves
 
     plot_curves(history, run.curves, notes=notes(data, leakage))
@@ -322,6 +323,7 @@ def _fit(
     run: RunDir,
     recipe: Recipe,
     info: ModelInfo,
+    transform: Transform | None,
     progress: Progress,
     say: Callable[[str], object],
     ask: Callable[[str], bool] | None,
@@ -336,7 +338,7 @@ def _fit(
         rows,
         recipe.batch_size,
         recipe.seed,
-        transform=make_transform(recipe.augmentation) if recipe.augmentation.active else None,
+        transform=transform,
         weights=_weights(labels, rows, len(info.classes), recipe),
         outputs=outputs,
     )
