@@ -127,15 +127,19 @@ class Stopper(keras.callbacks.Callback):
 class MovingAverage(keras.callbacks.Callback):
     """Score and save the moving average of the weights that the optimizer keeps, and train on the weights themselves.
 
-    In a saved file the average stands in the network and the trained weights in the optimizer.
+    In a saved file the average stands in the network and the trained weights in the optimizer. The running statistics
+    of batch normalisation belong to the trained weights and may be far from what the average makes of the same images,
+    so they are measured anew for it on some training images before each scoring. The training itself never uses them.
 
-    Reference:
-        Polyak and Juditsky, Acceleration of stochastic approximation by averaging, 1992.
+    References:
+        Polyak and Juditsky, Acceleration of stochastic approximation by averaging, 1992;
+        Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, arXiv:1803.05407, for the
+        statistics.
     """
 
-    def __init__(self, resumed: bool) -> None:
+    def __init__(self, resumed: bool, images: Callable[[], Iterator[np.ndarray]]) -> None:
         super().__init__()
-        self.resumed = resumed
+        self.resumed, self.images = resumed, images
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Take the trained weights of a loaded file out of the optimizer."""
@@ -143,8 +147,9 @@ class MovingAverage(keras.callbacks.Callback):
             self._swap()
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Put the average into the network."""
+        """Put the average into the network, with statistics of its own."""
         self._swap()
+        self._measure()
 
     def on_test_end(self, logs: dict[str, float] | None = None) -> None:
         """Put the trained weights back."""
@@ -156,6 +161,18 @@ class MovingAverage(keras.callbacks.Callback):
         self._swap()
         yield
         self._swap()
+
+    def _measure(self) -> None:
+        layers = [layer for layer in self.model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        momenta = {layer: layer.momentum for layer in layers if layer.trainable}
+        if not momenta:
+            return
+        for done, batch in enumerate(self.images()):
+            for layer in momenta:
+                layer.momentum = done / (done + 1)  # the plain mean over all batches
+            self.model(batch, training=True)
+        for layer, momentum in momenta.items():
+            layer.momentum = momentum
 
     def _swap(self) -> None:
         outer = self.model.optimizer
@@ -231,6 +248,7 @@ def callbacks(
     progress: Progress,
     say: Callable[[str], object],
     ask: Callable[[str], bool] | None = None,
+    some: Callable[[], Iterator[np.ndarray]] = lambda: iter(()),
 ) -> tuple[Recorder, Bar, *tuple[keras.callbacks.Callback, ...]]:
     """Return the callbacks of a training: the recorder first, then the bar, which is to be closed.
 
@@ -242,8 +260,9 @@ def callbacks(
         progress: draws the bars.
         say: receives one line an epoch.
         ask: asks the user a question, yes or no; None where there is none to ask.
+        some: yields batches of training images, to measure the statistics of averaged weights on.
     """
-    averages = [MovingAverage(info.epoch > 0)] if recipe.ema else []
+    averages = [MovingAverage(info.epoch > 0, some)] if recipe.ema else []
     recorder = Recorder(run, recipe, info, *averages)
     others = [LearningRate(recorder), *averages, EpochSeeds(recipe.seed), StopAtNaN(), Stopper(recorder, say, ask)]
     if recipe.tensorboard:

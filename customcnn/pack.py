@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -56,7 +56,8 @@ def pack(
     """Decode and resize every image of a manifest, or open the pack that an earlier call left.
 
     The pack lies in `.customcnn/` inside the data folder (in the system's temporary folder where that is read-only) and
-    is made anew when an image, a label or the size changes.
+    is made anew when an image or the size changes. Labels, groups and parts may change: all folds of a cross-validation
+    share one pack.
 
     Args:
         manifest: what to pack, from `scan`.
@@ -95,7 +96,9 @@ def find_pack(manifest: Manifest, size: tuple[int, int]) -> Packed | None:
 
 
 def _name(manifest: Manifest, size: tuple[int, int]) -> str:
-    return f"pack-{size[1]}x{size[0]}-{fingerprint(manifest)[:16]}"
+    # The pixels depend on the files alone, and so does the name: not on what the manifest says of them.
+    images = replace(manifest, records=tuple(Record(record.path, "") for record in manifest.records))
+    return f"pack-{size[1]}x{size[0]}-{fingerprint(images)[:16]}"
 
 
 def _homes(manifest: Manifest) -> tuple[Path, Path]:

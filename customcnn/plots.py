@@ -36,8 +36,8 @@ FALLBACK_FONTS = (
 
 def plot_curves(history: Sequence[Mapping[str, float]], path: Path, *, notes: Sequence[str] = ()) -> None:
     """Write loss and accuracy by epoch as a PNG file; see `curves_figure`."""
-    with _style():
-        _save(curves_figure(history, notes=notes), path)
+    with own_style():
+        save_figure(curves_figure(history, notes=notes), path)
 
 
 def plot_confusion(
@@ -49,8 +49,8 @@ def plot_confusion(
     notes: Sequence[str] = (),
 ) -> None:
     """Write a confusion matrix as a PNG file; see `confusion_figure`."""
-    with _style():
-        _save(confusion_figure(matrix, classes, title=title, notes=notes), path)
+    with own_style():
+        save_figure(confusion_figure(matrix, classes, title=title, notes=notes), path)
 
 
 def curves_figure(history: Sequence[Mapping[str, float]], *, notes: Sequence[str] = ()) -> "Figure":
@@ -68,7 +68,7 @@ def curves_figure(history: Sequence[Mapping[str, float]], *, notes: Sequence[str
         raise ValueError("Curves need at least one epoch. Received: an empty history.")
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(9.6, 3.7, "", notes)
+    figure = new_figure(9.6, 3.7, "", notes)
     epochs = np.array([row.get("epoch", index) for index, row in enumerate(history, start=1)], dtype=float)
     best = _best(epochs, _column(history, "val_accuracy"))
     for axes, key, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("Loss", "Accuracy"), strict=True):
@@ -123,7 +123,7 @@ def confusion_figure(
     slanted = any(len(lines) > 2 for lines in columns)
     width = max(number * cell + 1.0 + max(_width(line, LABEL_SIZE) for lines in rows for line in lines), 4.8)
     height = number * cell + (2.3 if slanted else 1.2)
-    figure = _figure(width, height, title, notes)
+    figure = new_figure(width, height, title, notes)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted class", ylabel="true class", xticks=range(number), yticks=range(number))
@@ -279,7 +279,7 @@ def _ink(color: np.ndarray) -> str:
     return "black" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.179 else "white"
 
 
-def _figure(width: float, height: float, title: str, notes: Sequence[str]) -> "Figure":
+def new_figure(width: float, height: float, title: str, notes: Sequence[str]) -> "Figure":
     """Return a figure with title and notes on top and `height` inches for the axes, which keep clear of them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -350,7 +350,7 @@ def _shorten(name: str, length: int = 48) -> str:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def own_style() -> Iterator[None]:
     """Draw with matplotlib's own settings, not the user's matplotlibrc: the same figures give the same picture."""
     import matplotlib
     from matplotlib import font_manager, style
@@ -364,7 +364,8 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as a PNG file, whole or not at all."""
     buffer = io.BytesIO()
     # Without the name and version of the software the same figures give the same bytes.
     figure.savefig(buffer, format="png", metadata={"Software": None})

@@ -1,7 +1,7 @@
 """Recipe and data in, run directory out: the only `fit()` of the package."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,9 @@ from customcnn.warmstart import TakenOver, run_weights, take_over
 
 if TYPE_CHECKING:
     import keras
+
+STATISTICS = 512
+"""So many training images, or all, are taken to measure batch normalisation anew for averaged weights."""
 
 RESUMABLE = ("epochs", "device", "tensorboard")
 """Recipe keys that may change when a run is resumed: they do not touch what an epoch computes."""
@@ -346,7 +349,10 @@ def _fit(
     validation = batches(packed.images, wanted, packed.rows("validation"), recipe.batch_size, None, outputs=outputs)
     from customcnn.callbacks import callbacks
 
-    recorder, bar, *others = callbacks(run, recipe, info, len(rows), progress, say, ask)
+    def some() -> Iterator[np.ndarray]:
+        return (training[i][0] for i in range(min(len(training), -(-STATISTICS // recipe.batch_size))))
+
+    recorder, bar, *others = callbacks(run, recipe, info, len(rows), progress, say, ask, some)
     ended = _ended(info, recipe)
     if ended:
         say(f"Nothing to do: {ended}.")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from customcnn.errors import CustomCNNError
-from customcnn.folds import make_folds
 from customcnn.leakage import find_leakage
 from customcnn.manifest import scan
+from customcnn.model_selection.folds import make_folds
 from customcnn.split import shares, split_folder
 
 ROOT = Path(__file__).parents[1]

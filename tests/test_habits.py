@@ -50,6 +50,7 @@ def assert_same_run(one: RunDir, other: RunDir) -> None:
 
 
 HABITS = {
+    "ema and batch norm": {"model": "residual", "ema": 0.9, "optimizer": "adamw", "weight_decay": 0.1},
     "ema": {"ema": 0.9, "momentum": 0.9, "optimizer": "sgd"},
     "cosine": {"schedule.kind": "cosine", "schedule.warmup": 1, "optimizer": "adamw", "weight_decay": 0.1},
     "lra": {"schedule.kind": "lra", "schedule.threshold": 1.0, "schedule.patience": 0, "learning_rate": 0.02},
@@ -207,6 +208,22 @@ def test_the_average_is_scored_and_kept(data, tmp_path):
     assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(model.get_weights(), inside, strict=True))
     scores = [run.read_history()[0]["val_loss"] for run in (averaged, plain)]
     assert scores[0] != scores[1]
+
+
+def test_batch_norm_is_measured_anew_for_the_average(data, tmp_path):
+    """The first layer of `residual` normalises the pixels themselves, so its statistics are known by hand.
+
+    Running statistics with a momentum of .99 would still be nearer to 0 and 1, where they begin, after three steps.
+    """
+    from customcnn.pack import find_pack
+
+    run = RunDir(tmp_path / "run")
+    train(data, run, recipe(model="residual", ema=0.5, batch_size=7))  # 28 images: four batches of one size
+    layer = load_model(run.last).get_layer("input_bn")
+    packed = find_pack(data, (SIZE, SIZE))
+    batches = packed.images[packed.rows("train")] / 255
+    np.testing.assert_allclose(layer.moving_mean.numpy(), batches.mean(axis=(0, 1, 2)), atol=1e-5)
+    assert layer.momentum == 0.99
 
 
 # ---------------------------------------------------------------- which images an epoch takes

@@ -14,7 +14,8 @@ import customcnn
 PACKAGE = Path(customcnn.__file__).parent
 BACKENDS = {"tensorflow", "jax", "torch"}
 KERAS = {"keras", *BACKENDS}
-HEAVY = {*KERAS, "sklearn", "scipy", "matplotlib", "pandas", "Augmentor", "imagehash", "albumentations", "optuna", "kagglehub"}
+HEAVY = {*KERAS, "sklearn", "scipy", "matplotlib", "pandas", "Augmentor", "imagehash"}
+HEAVY |= {"albumentations", "optuna", "kagglehub"}
 
 LAYERS = (
     ("errors", "progress"),
@@ -25,14 +26,25 @@ LAYERS = (
     ("leakage", "runs", "devices"),
     ("pack", "samples", "download", "split", "crop", "augment", "audit", "callbacks", "compile", "warmstart"),
     ("train", "evaluate"),
-    ("visualize",),
+    ("visualize", "model_selection"),
     ("cli",),
     ("__main__",),
 )
 """A module imports from the lines above its own; a package also from itself. A new module is given its place here."""
 
 AT_THE_TOP = {
-    "keras": {"models/alexnet.py", "models/blocks.py", "models/proposed.py", "models/small.py", "callbacks.py"},
+    "keras": {
+        "callbacks.py",
+        "models/alexnet.py",
+        "models/backbones.py",
+        "models/blocks.py",
+        "models/densenet161.py",
+        "models/googlenet.py",
+        "models/heads.py",
+        "models/proposed.py",
+        "models/residual.py",
+        "models/small.py",
+    },
 }
 """Where a heavy library may be imported while the module is loaded: only in modules that are loaded by functions."""
 

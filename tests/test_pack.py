@@ -6,6 +6,7 @@ import stat
 import subprocess
 import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from customcnn.errors import CustomCNNError
 from customcnn.manifest import scan
-from customcnn.pack import CACHE, pack
+from customcnn.pack import CACHE, find_pack, pack
 
 RNG = np.random.default_rng(11)
 NOISE = Image.fromarray(RNG.integers(0, 256, (12, 9, 3), dtype=np.uint8))
@@ -188,6 +189,55 @@ def test_each_size_has_a_pack_of_its_own(make_folder):
         packed, number = count_decoded(src, size)
         assert (packed.images.shape[1:3], number) == (size, 2)
     assert [count_decoded(src, size)[1] for size in ((4, 5), (5, 4), (4, 4))] == [0, 0, 0]
+
+
+def other_parts(record, number):
+    return replace(record, split=("train", "validation")[number % 2])
+
+
+def other_groups(record, number):
+    return replace(record, group=f"subject {number % 3}")
+
+
+def other_labels(record, number):
+    return replace(record, label=("blast", "normal")[number % 2])
+
+
+def further_columns(record, number):
+    return replace(record, sha256="0" * 64, extra={"fold": f"fold_{number % 3}"})
+
+
+@pytest.mark.parametrize("change", [other_parts, other_groups, other_labels, further_columns])
+def test_what_a_manifest_says_of_its_images_makes_no_new_pack(make_folder, change):
+    src = make_folder({"all": 3, "hem": 3})
+    first, _ = count_decoded(src, (5, 5))
+    manifest = scan(src)
+    changed = replace(manifest, records=tuple(change(record, i) for i, record in enumerate(manifest.records)))
+    for found in (pack(changed, (5, 5)), find_pack(changed, (5, 5))):
+        assert found.manifest is changed, "labels and rows are those of the manifest that was given"
+        np.testing.assert_array_equal(found.images, first.images)
+    assert len(packs_in(src)) == 1
+
+
+def test_folds_share_one_pack_and_each_has_its_own_rows(make_folder):
+    src = make_folder({"all": 3, "hem": 3})
+    manifest = scan(src)
+    for fold in range(3):
+        records = [
+            replace(record, split="validation" if i % 3 == fold else "train")
+            for i, record in enumerate(manifest.records)
+        ]
+        packed = pack(replace(manifest, records=tuple(records)), (4, 4))
+        assert packed.rows("validation").tolist() == [fold, fold + 3]
+        assert len(packed.rows("train")) == 4
+    assert len(packs_in(src)) == 1
+
+
+def test_some_of_the_images_are_another_pack(make_folder):
+    src = make_folder({"train/all": 2, "train/hem": 2, "test/all": 1, "test/hem": 1})
+    whole, part = pack(scan(src), (4, 4)), pack(scan(src).part("train"), (4, 4))
+    np.testing.assert_array_equal(part.images, whole.images[whole.rows("train")])
+    assert len(packs_in(src)) == 2
 
 
 def test_the_pack_is_not_taken_for_a_class(make_folder):

@@ -709,6 +709,6 @@ def test_a_wrong_type_says_where_it_stands(tmp_path):
 
 def test_averages_and_weights_put_back_exclude_each_other():
     """LRA would put averages in the place of the weights that are trained."""
-    text = "Recipe key ema: 0 with the schedule lra, which puts weights back; or set schedule.dwell=false. Received: 0.9."
-    assert refused({"ema": 0.9, "schedule.kind": "lra"}) == text
+    rule = "0 with the schedule lra, which puts weights back; or set schedule.dwell=false"
+    assert refused({"ema": 0.9, "schedule.kind": "lra"}) == f"Recipe key ema: {rule}. Received: 0.9."
     parse_recipe({"ema": 0.9, "schedule.kind": "lra", "schedule.dwell": False}, "here")
