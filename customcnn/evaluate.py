@@ -18,7 +18,7 @@ from customcnn.manifest import Manifest, Record
 from customcnn.metrics import evaluate_predictions
 from customcnn.pack import find_pack, pack
 from customcnn.progress import Progress, silent
-from customcnn.runs import ModelInfo, RunDir, load_model, read_info, rows_to_csv
+from customcnn.runs import ModelInfo, RunDir, load_model, read_classifier, rows_to_csv
 
 if TYPE_CHECKING:
     import keras
@@ -71,7 +71,7 @@ def evaluate(
     if resamples < 1:
         raise CustomCNNError(f"Intervals need a resample at least. Received: --resamples {resamples}. Give 1 or more.")
     path = run.weights(weights)
-    info = read_info(path)
+    info = read_classifier(path)
     scored, name = choose_part(data, part)
     unknown = set(scored.classes) - set(info.classes)
     if unknown:
@@ -232,7 +232,7 @@ def predict(
         CustomCNNError: no trained network, or a file that is not an image.
     """
     path = run.weights(weights)
-    info = read_info(path)
+    info = read_classifier(path)
     paths = expand(images)
     devices.configure(device)
     model = load_model(path)

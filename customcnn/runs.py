@@ -32,7 +32,7 @@ class ModelInfo:
 
     Attributes:
         model: its name in the table of networks.
-        classes: the class names; an image's label is a place in this list.
+        classes: the class names; an image's label is a place in this list. Empty for an auto-encoder.
         input_size: height and width in pixels.
         positive: the positive class of two; "" for more.
         drawn: whether it was trained on drawn cells.
@@ -78,6 +78,21 @@ def read_info(path: Path) -> ModelInfo:
             "A saved network is a .keras file written by customcnn. "
             f"Received: {show(path)} ({_first_line(error)}). Train it again."
         ) from None
+
+
+def read_classifier(path: Path) -> ModelInfo:
+    """Read the `ModelInfo` of a network that gives images a class.
+
+    Raises:
+        CustomCNNError: as by `read_info`; or it is an auto-encoder, from `customcnn pretrain`.
+    """
+    info = read_info(path)
+    if not info.classes:
+        raise CustomCNNError(
+            f"A trained classifier is needed. Received: {show(path)}, an auto-encoder. "
+            "Train a classifier from it: customcnn train --weights RUN."
+        )
+    return info
 
 
 def load_model(path: Path, *, whole: bool = False) -> "keras.Model":

@@ -11,6 +11,7 @@ import numpy as np
 from customcnn import devices
 from customcnn.compile import compile_model
 from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.feed import batches, targets
 from customcnn.files import write_text
 from customcnn.images import converted_note
 from customcnn.leakage import Leakage, find_leakage, notes
@@ -21,7 +22,7 @@ from customcnn.progress import Progress, silent
 from customcnn.recipe import KEYS, Recipe, flat
 from customcnn.runs import ModelInfo, RunDir, kept_epoch, load_model, read_info, stopped
 from customcnn.sampling import class_weights, epoch_rows
-from customcnn.transforms import Transform, make_transform
+from customcnn.transforms import make_transform
 from customcnn.warmstart import TakenOver, run_weights, take_over
 
 if TYPE_CHECKING:
@@ -43,6 +44,23 @@ class TrainResult:
     best: dict[str, float]
     leakage: Leakage
     notes: list[str]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Attributes:
+        info: what the saved networks carry.
+        build: returns the network for a device, not compiled, and what it took over from another run.
+        compile: gives it optimizer and loss, in place; where it was loaded to go on, the optimizer's state is kept.
+        batches: returns the training batches, the validation batches, and how many images an epoch has.
+    """
+
+    info: ModelInfo
+    build: Callable[[str], tuple["keras.Model", TakenOver | None]]
+    compile: Callable[["keras.Model"], None]
+    batches: Callable[[Packed, "keras.Model"], tuple[Any, Any, int]]
 
 
 def train(
@@ -78,10 +96,50 @@ def train(
             data or another recipe, an input below the network's minimum, or a loss that is not finite.
     """
     classes = _check_data(data)
-    spec = get_spec(recipe.model)
-    size = _pair(recipe.input_size or spec.input_size)
-    positive = _positive(recipe, classes)
-    info = ModelInfo(recipe.model, classes, size, positive, data.drawn)
+    size = input_size(recipe)
+    task = Task(
+        ModelInfo(recipe.model, classes, size, _positive(recipe, classes), data.drawn),
+        lambda device: new_model(recipe, classes, size, device, say),
+        lambda model: compile_model(model, recipe),
+        lambda packed, model: _labelled(packed, model, recipe, classes),
+    )
+    return carry_out(
+        task,
+        data,
+        run,
+        recipe,
+        resume=resume,
+        replace_run=replace_run,
+        workers=workers,
+        progress=progress,
+        say=say,
+        ask=ask,
+    )
+
+
+def carry_out(
+    task: Task,
+    data: Manifest,
+    run: RunDir,
+    recipe: Recipe,
+    *,
+    resume: bool,
+    replace_run: bool,
+    workers: int | None,
+    progress: Progress,
+    say: Callable[[str], object],
+    ask: Callable[[str], bool] | None = None,
+) -> TrainResult:
+    """Begin a run or go on with it, and train to its end: `train` and `pretrain` differ by their task alone.
+
+    Args:
+        task: what is trained.
+        data, run, recipe, resume, replace_run, workers, progress, say, ask: see `train`.
+
+    Raises:
+        CustomCNNError: as `train` does, but for what is wrong with classes.
+    """
+    info = task.info
     resumed = _prepare(run, recipe, data, info, resume=resume, replace_run=replace_run)
     leakage = find_leakage(data.part("train").records, data.part("validation").records, "validation")
     for note in notes(data, leakage):
@@ -90,23 +148,23 @@ def train(
     device = devices.configure(recipe.device)
     if recipe.tensorboard:
         _require_tensorboard()
-    packed = pack(data, size, workers=workers, progress=progress)
+    packed = pack(data, info.input_size, workers=workers, progress=progress)
     if packed.converted:
         say(converted_note(packed.converted))
     taken = None
     if resumed is None:
-        model, taken = _new_model(recipe, classes, size, device, say)
+        model, taken = task.build(device)
     else:
         model = load_model(run.last, whole=True)
         info = replace(info, epoch=resumed.epoch, history=resumed.history)
-    compile_model(model, recipe)
-    transform = make_transform(recipe.augmentation) if recipe.augmentation.active else None
+    task.compile(model)
+    fed = task.batches(packed, model)
     if _ended(info, recipe) is None:
         # The run is written, and an old one deleted, only now: what fails before leaves everything as it was.
         if replace_run and run.exists():
             run.remove()
         _begin(run, recipe, data, taken)
-    history = _fit(model, packed, run, recipe, info, transform, progress, say, ask)
+    history = _fit(model, fed, run, recipe, info, progress, say, ask)
     from customcnn.plots import plot_curves
 
     plot_curves(history, run.curves, notes=notes(data, leakage))
@@ -134,9 +192,10 @@ def network_options(recipe: Recipe) -> dict[str, object]:
     return given
 
 
-def _new_model(
+def new_model(
     recipe: Recipe, classes: list[str], size: tuple[int, int], device: str, say: Callable[[str], object]
 ) -> tuple["keras.Model", TakenOver | None]:
+    """Build the recipe's network, not compiled; return what it has taken over from another run, too."""
     import keras
 
     keras.utils.set_random_seed(recipe.seed)
@@ -174,13 +233,18 @@ def _ended(info: ModelInfo, recipe: Recipe) -> str | None:
     return None
 
 
-def _check_data(data: Manifest) -> list[str]:
+def require_parts(data: Manifest) -> None:
+    """Refuse data without a training part or without a validation part."""
     for part in ("train", "validation"):
         if part not in data.parts:
             raise CustomCNNError(
                 f"Training needs train and validation folders. Received: {show(data.root)} without {part}. "
                 "Make them with customcnn split."
             )
+
+
+def _check_data(data: Manifest) -> list[str]:
+    require_parts(data)
     classes = require_classes(data.part("train"))
     unknown = set(data.part("validation").classes) - set(classes)
     if unknown:
@@ -199,7 +263,9 @@ def _positive(recipe: Recipe, classes: list[str]) -> str:
     return recipe.positive or (classes[1] if len(classes) == 2 else "")
 
 
-def _pair(size: int | tuple[int, ...]) -> tuple[int, int]:
+def input_size(recipe: Recipe) -> tuple[int, int]:
+    """Return height and width of the input: the recipe's, or the network's own."""
+    size = recipe.input_size or get_spec(recipe.model).input_size
     return (size, size) if isinstance(size, int) else (size[0], size[-1])
 
 
@@ -250,90 +316,10 @@ def _plain(data: Manifest) -> tuple[object, ...]:
     return tuple(replace(r, extra={c: r.extra.get(c, "") for c in sorted(columns)}) for r in data.records)
 
 
-def targets(labels: np.ndarray, classes: int, outputs: int) -> np.ndarray:
-    """Return what a network is trained towards.
-
-    Args:
-        labels: int64 (N,), class numbers.
-        classes: how many classes there are.
-        outputs: how many outputs the network has: 1 (a sigmoid) or `classes`.
-
-    Returns:
-        float32 (N, 1) of 0 and 1, or one-hot (N, classes).
-    """
-    if outputs == 1:
-        return labels[:, None].astype(np.float32)
-    return np.eye(classes, dtype=np.float32)[labels]
-
-
-def batches(
-    images: np.ndarray,
-    wanted: np.ndarray,
-    rows: np.ndarray,
-    batch_size: int,
-    seed: int | None,
-    *,
-    transform: Transform | None = None,
-    weights: np.ndarray | None = None,
-    outputs: int = 1,
-) -> Any:
-    """Return a Keras dataset that reads its batches from the memory map.
-
-    Args:
-        images: uint8 (N, H, W, 3).
-        wanted: float32 (N, K), from `targets`.
-        rows: int64 (M,), which images to use; one that stands twice is used twice.
-        batch_size: images in a batch; the last may be smaller.
-        seed: shuffles epoch e by the generator of (seed, e), whatever came before; None keeps the order.
-        transform: changes a batch of images by the key (seed, epoch, batch), from `make_transform`.
-        weights: float32 (N,), what each image's loss is multiplied by; None for 1.
-        outputs: how many outputs of the network are trained towards `wanted`.
-
-    Returns:
-        A keras.utils.PyDataset with an attribute `epoch`, the number of the epoch that comes next.
-    """
-    import keras
-
-    class Batches(keras.utils.PyDataset):
-        epoch = 0
-
-        def __len__(self) -> int:
-            return -(-len(rows) // batch_size)
-
-        def __getitem__(self, index: int) -> tuple[Any, ...]:
-            order = rows if seed is None else rows[np.random.default_rng((seed, self.epoch)).permutation(len(rows))]
-            # Sorted within the batch: neighbours on the disk are read together, and the sum over a batch has no order.
-            chosen = np.sort(order[index * batch_size : (index + 1) * batch_size])
-            inputs = images[chosen]
-            if transform is not None:
-                inputs = transform(inputs, (seed or 0, self.epoch, index))
-            found = (inputs, _repeated(wanted[chosen], outputs))
-            return found if weights is None else (*found, _repeated(weights[chosen], outputs))
-
-        def on_epoch_end(self) -> None:
-            self.epoch += 1
-
-    return Batches()
-
-
-def _repeated(values: np.ndarray, times: int) -> Any:
-    return values if times == 1 else (values,) * times
-
-
-def _fit(
-    model: "keras.Model",
-    packed: Packed,
-    run: RunDir,
-    recipe: Recipe,
-    info: ModelInfo,
-    transform: Transform | None,
-    progress: Progress,
-    say: Callable[[str], object],
-    ask: Callable[[str], bool] | None,
-) -> list[dict[str, float]]:
-    labels = packed.labels(info.classes)
+def _labelled(packed: Packed, model: "keras.Model", recipe: Recipe, classes: list[str]) -> tuple[Any, Any, int]:
+    labels = packed.labels(classes)
     outputs = len(model.outputs)
-    wanted = targets(labels, len(info.classes), model.outputs[0].shape[-1])
+    wanted = targets(labels, len(classes), model.outputs[0].shape[-1])
     rows = epoch_rows(labels, packed.rows("train"), recipe.sampling, recipe.seed)
     training = batches(
         packed.images,
@@ -341,18 +327,33 @@ def _fit(
         rows,
         recipe.batch_size,
         recipe.seed,
-        transform=transform,
-        weights=_weights(labels, rows, len(info.classes), recipe),
+        transform=make_transform(recipe.augmentation) if recipe.augmentation.active else None,
+        weights=_weights(labels, rows, len(classes), recipe),
         outputs=outputs,
     )
-    training.epoch = info.epoch
     validation = batches(packed.images, wanted, packed.rows("validation"), recipe.batch_size, None, outputs=outputs)
+    return training, validation, len(rows)
+
+
+def _fit(
+    model: "keras.Model",
+    fed: tuple[Any, Any, int],
+    run: RunDir,
+    recipe: Recipe,
+    info: ModelInfo,
+    progress: Progress,
+    say: Callable[[str], object],
+    ask: Callable[[str], bool] | None,
+) -> list[dict[str, float]]:
     from customcnn.callbacks import callbacks
+
+    training, validation, images = fed
+    training.epoch = info.epoch
 
     def some() -> Iterator[np.ndarray]:
         return (training[i][0] for i in range(min(len(training), -(-STATISTICS // recipe.batch_size))))
 
-    recorder, bar, *others = callbacks(run, recipe, info, len(rows), progress, say, ask, some)
+    recorder, bar, *others = callbacks(run, recipe, info, images, progress, say, ask, some)
     ended = _ended(info, recipe)
     if ended:
         say(f"Nothing to do: {ended}.")

@@ -17,7 +17,7 @@ from customcnn.leakage import run_notes
 from customcnn.page import Html, Section, bars, beside, escape, facts, figure, page
 from customcnn.plots import flat_channels, tile_maps, tile_picture, write_png
 from customcnn.progress import Progress, silent
-from customcnn.runs import RunDir, load_model, read_info
+from customcnn.runs import RunDir, load_model, read_classifier
 
 __all__ = ["activation_layers", "activation_maps", "tile_maps", "visualize_run", "write_activations"]
 
@@ -228,7 +228,7 @@ def visualize_run(
         CustomCNNError: no trained network, a file that is not an image, or an `out` that is not empty.
     """
     path = run.weights(weights)
-    info = read_info(path)
+    info = read_classifier(path)
     paths = expand(images)
     names = unique_names(paths)
     devices.configure(device)

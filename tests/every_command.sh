@@ -14,6 +14,9 @@ customcnn train augmented --out run --resume --epochs 3
 customcnn evaluate run augmented --resamples 100
 customcnn predict run cells/all --json
 customcnn visualize run cells/all/UID_1_1_1_all.bmp
+customcnn pretrain augmented --model small --set input_size=62 --epochs 1 --out start
+customcnn train augmented --model small --set input_size=62 --epochs 1 --weights start --out warm
+customcnn ensemble run warm --out together
 customcnn crossval cropped --model small --set input_size=62 --epochs 1 --folds 2 --by group --out folds
 customcnn demo demo --epochs 1
 python -m customcnn --help

@@ -18,19 +18,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from customcnn.models import ModelSpec, build_model, list_models
+from customcnn.models import ModelSpec, build_model, get_spec
 
 BACKENDS = ("tensorflow", "jax", "torch")
 DEFAULT = os.environ.get("KERAS_BACKEND", "tensorflow")
 TOLERANCES = {  # absolute for probabilities, relative for the loss, relative to the length of the vector for steps
     "float32": {"output": 1e-4, "loss": 1e-3, "statistics": 1e-3, "step": 0.15},
-    "float64": {"output": 1e-5, "loss": 1e-5, "statistics": 1e-4, "step": 0.02},
+    "float64": {"output": 1e-5, "loss": 1e-5, "statistics": 3e-4, "step": 0.02},
 }
-NAMES = [spec.name for spec in list_models()]
+# The networks that are written here, and one of the library's; the first are quick enough for every run of the tests.
+QUICK = ("proposed", "proposed-figures", "alexnet", "small", "one-conv")
+SLOW = ("googlenet", "mobilenetv2")
 BATCH = 8
 CLASSES = 2
 RATE = 1.0  # so large that the rounding of the weights does not hide the step; there is only one
 SAMPLE = 2000
+CANCELLED = "project_BN/beta"
+"""MobileNetV2's shifts without a slope: the batch norm behind the next convolution takes off what they add."""
 
 
 def _targets(sigmoid: bool) -> np.ndarray:
@@ -49,19 +53,19 @@ def _random_weight(name: str, shape: tuple[int, ...], rng: np.random.Generator) 
 
 
 def _sample(values: np.ndarray) -> np.ndarray:
-    """Return at most SAMPLE values, evenly spread."""
-    return values.ravel()[:: max(1, values.size // SAMPLE)][:SAMPLE]
+    """Return at most SAMPLE values, evenly spread; an odd step meets every channel, which are mostly even in number."""
+    return values.ravel()[:: max(1, values.size // SAMPLE) | 1][:SAMPLE]
 
 
-def _worker(path: str, precision: str) -> None:
-    """Compute every network in one precision with this process's backend."""
+def _worker(path: str, precision: str, *names: str) -> None:
+    """Compute networks in one precision with this process's backend."""
     import keras
 
     keras.config.set_floatx(precision)
     keras.config.set_dtype_policy(precision)
     results = {"backend": np.array(keras.backend.backend())}
-    for spec in list_models():
-        results |= {f"{spec.name}/{key}": value for key, value in _one_network(spec).items()}
+    for name in names:
+        results |= {f"{name}/{key}": value for key, value in _one_network(get_spec(name)).items()}
     np.savez(path, **results)
 
 
@@ -90,22 +94,24 @@ def _one_network(spec: ModelSpec) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Return a function that gives what one backend computed for one network in one precision."""
-    known: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+    known: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
 
     def of(backend: str, precision: str, name: str) -> dict[str, np.ndarray]:
         if importlib.util.find_spec(backend) is None:
             pytest.skip(f"{backend} is not installed")
-        if (backend, precision) not in known:
-            known[backend, precision] = _run_worker(backend, precision, tmp_path_factory.mktemp(backend) / "out.npz")
-        found = known[backend, precision]
+        names = QUICK if name in QUICK else SLOW
+        if (backend, precision, *names) not in known:
+            path = tmp_path_factory.mktemp(backend) / "out.npz"
+            known[backend, precision, *names] = _run_worker(backend, precision, path, names)
+        found = known[backend, precision, *names]
         return {key.removeprefix(f"{name}/"): value for key, value in found.items() if key.startswith(f"{name}/")}
 
     return of
 
 
-def _run_worker(backend: str, precision: str, path: Path) -> dict[str, np.ndarray]:
+def _run_worker(backend: str, precision: str, path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_ENABLE_X64": "1"}
-    command = [sys.executable, str(Path(__file__).resolve()), str(path), precision]
+    command = [sys.executable, str(Path(__file__).resolve()), str(path), precision, *names]
     done = subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False
     )
@@ -120,7 +126,9 @@ def _steps(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {key: value for key, value in found.items() if key.startswith("step/")}
 
 
-every_network = pytest.mark.parametrize("name", NAMES)
+every_network = pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+)
 # Quick: the backend that is in use, in the precision that is in use. The rest takes minutes.
 every_backend = pytest.mark.parametrize(
     ("backend", "precision"),
@@ -140,8 +148,9 @@ def test_the_step_is_sound(results, backend, name, precision):
     """The loss falls out of the probabilities, the last bias moves as calculus says, and every weight moves."""
     found = results(backend, precision, name)
     steps = _steps(found)
-    assert len(steps) > 4
-    assert all(np.isfinite(step).all() and np.any(step != 0) for step in steps.values())
+    assert len(steps) >= 4
+    assert all(np.isfinite(step).all() for step in steps.values())
+    assert all(np.any(step != 0) for key, step in steps.items() if not key.endswith(CANCELLED))
 
     output, bias = found["output"], steps["step/predictions/bias"]
     if any("moving_mean" in key for key in steps):  # batch norm: the probabilities of training are others
@@ -165,6 +174,9 @@ def test_backends_agree(results, backend, precision, name):
     np.testing.assert_allclose(found["output"], expected["output"], atol=tolerance["output"])
     np.testing.assert_allclose(found["loss"], expected["loss"], rtol=tolerance["loss"])
     for key, step in _steps(expected).items():
+        if key.endswith(CANCELLED):
+            assert np.abs(step).max() < 1e-4 and np.abs(found[key]).max() < 1e-4, key
+            continue
         allowed = tolerance["statistics" if "moving" in key else "step"]
         assert np.linalg.norm(found[key] - step) < allowed * np.linalg.norm(step), key
 

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from customcnn.model_selection import crossval as module
 from customcnn.cli import cli
 from customcnn.errors import CustomCNNError
 from customcnn.leakage import DRAWN
 from customcnn.manifest import Manifest, Record, read_rows, scan, with_group_pattern
 from customcnn.metrics import evaluate_predictions
+from customcnn.model_selection import crossval as module
 from customcnn.model_selection.crossval import CrossvalResult, crossval
 from customcnn.model_selection.folds import make_folds
 from customcnn.model_selection.plots import folds_figure

@@ -24,9 +24,10 @@ LAYERS = (
     ("manifest", "transforms", "metrics", "plots"),
     ("recipe",),
     ("leakage", "runs", "devices"),
-    ("pack", "samples", "download", "split", "crop", "augment", "audit", "callbacks", "compile", "warmstart"),
+    ("pack", "samples", "download", "split", "crop", "augment", "audit", "callbacks", "compile", "warmstart", "feed"),
     ("train", "evaluate"),
-    ("visualize", "model_selection"),
+    ("visualize", "model_selection", "ensemble", "pretrain"),
+    ("studies",),
     ("cli",),
     ("__main__",),
 )

@@ -23,10 +23,11 @@ from PIL import Image
 
 from customcnn import devices
 from customcnn.errors import CustomCNNError
+from customcnn.feed import batches, targets
 from customcnn.leakage import DRAWN
 from customcnn.manifest import Manifest, scan, with_group_pattern
 from customcnn.runs import RunDir, best_epoch, load_model, read_info, save_model
-from customcnn.train import TrainResult, batches, targets, train
+from customcnn.train import TrainResult, train
 
 FILES = {"best.keras", "curves.png", "environment.json", "history.csv", "last.keras", "manifest.csv", "recipe.toml"}
 COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]

@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner
 from colors import SIZE, paint
 
-from customcnn.model_selection import tune as module
 from customcnn.cli import cli
 from customcnn.errors import CustomCNNError
 from customcnn.leakage import Leakage
 from customcnn.manifest import Manifest, scan
+from customcnn.model_selection import tune as module
 from customcnn.model_selection.plots import plot_trials, trials_figure
 from customcnn.model_selection.space import Axis, Space, read_space
 from customcnn.model_selection.trials import METHODS

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from customcnn import __version__
-from customcnn.cli import data, demo, networks, results
+from customcnn.cli import combine, data, demo, networks, results, search, study
 from customcnn.errors import CustomCNNError
 
 
@@ -28,7 +28,15 @@ def cli(context: click.Context, debug: bool) -> None:
         context.color = False
 
 
-for command in (*data.COMMANDS, *networks.COMMANDS, *results.COMMANDS, *demo.COMMANDS):
+for command in (
+    *data.COMMANDS,
+    *networks.COMMANDS,
+    *results.COMMANDS,
+    *search.COMMANDS,
+    *combine.COMMANDS,
+    *study.COMMANDS,
+    *demo.COMMANDS,
+):
     cli.add_command(command)
 
 

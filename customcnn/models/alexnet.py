@@ -16,7 +16,9 @@ from customcnn.models.blocks import (
 )
 
 
-def alexnet(classes: int, input_size: tuple[int, int], dropout: float = 0.5) -> keras.Model:
+def alexnet(
+    classes: int, input_size: tuple[int, int], dropout: float = 0.5, normalize: str = "own", center_crop: int = 0
+) -> keras.Model:
     """Build AlexNet in a single tower, with local response normalisation and overlapping poolings.
 
     The paper says 224x224, but its first layer (11x11, stride 4, 55x55 out) needs 227. It also begins the weights
@@ -26,6 +28,7 @@ def alexnet(classes: int, input_size: tuple[int, int], dropout: float = 0.5) -> 
         classes: how many classes.
         input_size: (height, width) in pixels.
         dropout: share of the units of the two hidden dense layers left out in training.
+        normalize, center_crop: see `rgb_input`.
 
     Returns:
         The model "alexnet": 58,289,538 weights for 2 classes at 227x227.
@@ -34,7 +37,7 @@ def alexnet(classes: int, input_size: tuple[int, int], dropout: float = 0.5) -> 
         Krizhevsky, Sutskever and Hinton, ImageNet Classification with Deep Convolutional Neural Networks,
         NeurIPS 2012.
     """
-    image, x = rgb_input(input_size)
+    image, x = rgb_input(input_size, normalize, center_crop)
     # 227, 227, 3
     x = conv_relu(x, 96, 11, "conv1", stride=4, padding="valid")
     x = local_response_norm(x, "lrn1")

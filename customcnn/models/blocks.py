@@ -13,17 +13,54 @@ from keras import layers, ops
 CHANNELS_LAST = "channels_last"
 
 
-def rgb_input(input_size: tuple[int, int]) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+# What `rescale` does, by name: (scale, offset) of each channel. table.py has the same in words.
+_BY_MEAN_AND_DEVIATION = (
+    [1 / (255 * deviation) for deviation in IMAGENET_DEVIATION],
+    [-mean / deviation for mean, deviation in zip(IMAGENET_MEAN, IMAGENET_DEVIATION, strict=True)],
+)
+_SCALES = {
+    "unit": (1 / 255, 0.0),
+    "symmetric": (1 / 127.5, -1.0),
+    "bgr": (1.0, [-103.939, -116.779, -123.68]),
+    "imagenet": _BY_MEAN_AND_DEVIATION,
+    # For a network that divides by 255 itself.
+    "imagenet times 255": tuple([255 * value for value in values] for values in _BY_MEAN_AND_DEVIATION),
+    "raw": (1.0, 0.0),
+}
+
+
+def rgb_input(
+    input_size: tuple[int, int], normalize: str = "own", center_crop: int = 0, scaling: str = "unit"
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Begin a network with raw pixels, and scale them in the layer `rescale`.
 
     Args:
         input_size: (height, width) in pixels.
+        normalize: "own" for `scaling`, "imagenet" for (x / 255 - mean) / deviation of ImageNet in its place.
+        center_crop: edge in pixels of the square about the centre that goes on, cut out by the layer `center_crop`; an
+            odd rest goes right and below. 0 for all.
+        scaling: "unit" x / 255; "symmetric" x / 127.5 - 1; "bgr" the channels in reverse order, less ImageNet's means;
+            "imagenet"; "raw" as they are.
 
     Returns:
-        (image, x): the input, RGB 0..255, shape (batch, height, width, 3); and the same divided by 255.
+        (image, x): the input, RGB 0..255, shape (batch, height, width, 3); and the same, cropped and scaled.
     """
-    image = keras.Input((*input_size, 3), dtype="float32", name="image")
-    return image, layers.Rescaling(1 / 255, name="rescale")(image)
+    image = x = keras.Input((*input_size, 3), dtype="float32", name="image")
+    if center_crop:
+        rests = [side - center_crop for side in input_size]
+        around = tuple((rest // 2, rest - rest // 2) for rest in rests)
+        x = layers.Cropping2D(around, data_format=CHANNELS_LAST, name="center_crop")(x)
+    if normalize == "imagenet" and not scaling.startswith("imagenet"):
+        scaling = "imagenet"
+    if scaling == "bgr":
+        x = ops.flip(x, axis=-1)
+    scale, offset = _SCALES[scaling]
+    # In half precision a mean could not be taken off exactly; a division alone is as good there.
+    dtype = None if scaling == "unit" else "float32"
+    return image, layers.Rescaling(scale, offset, dtype=dtype, name="rescale")(x)
 
 
 def conv_relu(

@@ -1,4 +1,4 @@
-"""The small baseline network of the three-convolution study: quick to train on a laptop."""
+"""Two small baseline networks, quick to train on a laptop: of three convolutions and of one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from keras import layers
 from customcnn.models.blocks import conv_relu, dense_relu, flatten, max_pool, predictions, rgb_input
 
 
-def small(classes: int, input_size: tuple[int, int], dropout: float = 0.0) -> keras.Model:
+def small(
+    classes: int, input_size: tuple[int, int], dropout: float = 0.0, normalize: str = "own", center_crop: int = 0
+) -> keras.Model:
     """Build three 'valid' convolutions, each with a pooling, and two dense layers.
 
     Args:
@@ -16,6 +18,7 @@ def small(classes: int, input_size: tuple[int, int], dropout: float = 0.0) -> ke
         input_size: (height, width) in pixels.
         dropout: share of the 64 dense units left out in training. The study's printed network has none (no such
             layer is added for 0); its grid search tried 0, .25 and .5.
+        normalize, center_crop: see `rgb_input`.
 
     Returns:
         The model "small": 2,825,345 weights for 2 classes at 224x224.
@@ -23,7 +26,7 @@ def small(classes: int, input_size: tuple[int, int], dropout: float = 0.0) -> ke
     Reference:
         The three-convolution study of C-NMC 2019.
     """
-    image, x = rgb_input(input_size)
+    image, x = rgb_input(input_size, normalize, center_crop)
     # 224, 224, 3
     x = conv_relu(x, 32, 3, "conv1", padding="valid")
     # 222, 222, 32
@@ -44,3 +47,31 @@ def small(classes: int, input_size: tuple[int, int], dropout: float = 0.0) -> ke
     if dropout:
         x = layers.Dropout(dropout, name="fc1_dropout")(x)
     return keras.Model(image, predictions(x, classes, sigmoid_for_two=True), name="small")
+
+
+def one_conv(classes: int, input_size: tuple[int, int], normalize: str = "own", center_crop: int = 0) -> keras.Model:
+    """Build one 'valid' convolution of 32 filters with a pooling, and a softmax on the flattened maps.
+
+    The study says of its baseline only that it has one convolution, and how well it does. The shape is our choice:
+    the first step of `small`, at the input size that the study gives its VGG networks.
+
+    Args:
+        classes: how many classes.
+        input_size: (height, width) in pixels.
+        normalize, center_crop: see `rgb_input`.
+
+    Returns:
+        The model "one-conv": 254,914 weights for 2 classes at 128x128.
+
+    Reference:
+        The study of pretrained networks on C-NMC 2019.
+    """
+    image, x = rgb_input(input_size, normalize, center_crop)
+    # 128, 128, 3
+    x = conv_relu(x, 32, 3, "conv1", padding="valid")
+    # 126, 126, 32
+    x = max_pool(x, "pool1")
+    # 63, 63, 32
+    x = flatten(x)
+    # 127008
+    return keras.Model(image, predictions(x, classes), name="one-conv")

@@ -15,7 +15,7 @@ def summarize(model: keras.Model) -> dict[str, Any]:
     """Describe a built functional model as plain data, ready for JSON.
 
     Args:
-        model: with one input and one output.
+        model: with one input; the layers of every output are listed.
 
     Returns:
         model (its name), input ([height, width, channels]), parameters, trainable and non_trainable (numbers of

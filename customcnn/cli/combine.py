@@ -1,0 +1,111 @@
+"""Commands that go beyond one training: pretrain (before it) and ensemble (after several)."""
+
+from pathlib import Path
+
+import click
+
+from customcnn.cli.data import FOLDER, workers_option
+from customcnn.cli.networks import device_option
+from customcnn.cli.results import weights_option
+from customcnn.cli.show import say, table
+from customcnn.progress import terminal
+
+
+@click.command()
+@click.argument("data", type=FOLDER)
+@click.option("--model", help="A name from customcnn models.  [default: proposed]")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a key of the recipe; may be repeated.")
+@click.option("--epochs", type=int, help="How often every image is seen.  [default: 20]")
+@click.option("--batch-size", type=int, help="Images in a step.")
+@click.option("--seed", type=int, help="Of the weights and the order of the images.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Of the arithmetic.")
+@device_option
+@click.option("--out", type=FOLDER, metavar="RUN", help="The run directory.  [default: runs/MODEL-autoencoder]")
+@click.option("--resume", is_flag=True, help="Go on with the run that is there, with its own recipe.")
+@click.option("--replace", is_flag=True, help="Delete the run that is there.")
+@workers_option
+def pretrain(
+    data: Path,
+    settings: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    replace: bool,
+    workers: int | None,
+    **options: object,
+) -> None:
+    """Train a network's convolutions as an auto-encoder on DATA/train: a start for customcnn train, without labels.
+
+    \b
+    Example: customcnn pretrain augmented --model proposed --out runs/start
+             customcnn train augmented --model proposed --weights runs/start
+    """
+    from customcnn.manifest import scan
+    from customcnn.pretrain import autoencoder_recipe
+    from customcnn.pretrain import pretrain as run_pretraining
+    from customcnn.recipe import parse_settings
+    from customcnn.runs import RunDir
+
+    if resume and replace:
+        raise click.UsageError("--resume and --replace exclude each other.")
+    given = parse_settings(settings) | {key: value for key, value in options.items() if value is not None}
+    recipe = autoencoder_recipe(given)
+    run = RunDir(out or Path("runs") / f"{recipe.model}-autoencoder")
+    if resume and run.exists():
+        recipe = autoencoder_recipe(given, run.read_recipe())
+    result = run_pretraining(
+        scan(data),
+        run,
+        recipe,
+        resume=resume,
+        replace_run=replace,
+        workers=workers,
+        progress=terminal,
+        say=say,
+    )
+    best = result.best
+    errors = ", ".join(f"{key} {best[key]:.5f}" for key in ("loss", "val_loss"))
+    click.echo(f"Best epoch {best['epoch']:.0f} of {len(result.history)} by {recipe.monitor}: {errors}")
+    click.echo(f"Run: {run.path}")
+    for note in result.notes:
+        say(f"Warning: {note}")
+
+
+@click.command()
+@click.argument("runs", type=FOLDER, nargs=-1, required=True)
+@click.option("--out", type=FOLDER, metavar="RUN", required=True, help="The run directory to make.")
+@click.option(
+    "--weigh",
+    type=click.Choice(["validation", "equal"]),
+    default="validation",
+    show_default=True,
+    help="By validation accuracy, or all equal.",
+)
+@weights_option
+@click.option("--replace", is_flag=True, help="Delete the run that is there.")
+def ensemble(runs: tuple[Path, ...], out: Path, weigh: str, weights: str, replace: bool) -> None:
+    """Combine trained RUNS into one network: the weighted mean of their probabilities.
+
+    evaluate, predict and visualize take the new run like any other.
+
+    \b
+    Example: customcnn ensemble runs/proposed runs/alexnet runs/small --out runs/together
+             customcnn evaluate runs/together augmented
+    """
+    from customcnn.ensemble import ensemble as combine
+    from customcnn.runs import RunDir
+
+    members = combine([RunDir(run) for run in runs], RunDir(out), weigh=weigh, weights=weights, replace_run=replace)
+    rows: list[list[object]] = [["run", "network", "epoch", "validation accuracy", "weight"]]
+    for member in members:
+        accuracy = "unknown" if member.accuracy is None else f"{member.accuracy:.4f}"
+        info = member.info
+        rows.append([member.run.path, info.model, info.epoch, accuracy, f"{member.weight:.4f}"])
+    click.echo(table(rows))
+    click.echo(f"Run: {out}")
+    if any(member.info.drawn for member in members):
+        from customcnn.leakage import DRAWN
+
+        say(f"Warning: trained on drawn cells. {DRAWN}")
+
+
+COMMANDS = (pretrain, ensemble)

@@ -1,0 +1,64 @@
+"""The command on studies: reproduce."""
+
+from pathlib import Path
+
+import click
+
+from customcnn.cli.data import FOLDER, workers_option
+from customcnn.cli.show import say, table
+from customcnn.progress import terminal
+
+
+@click.command()
+@click.argument("study", type=FOLDER)
+@click.argument("data", type=FOLDER)
+@click.option("--out", type=FOLDER, metavar="DIR", help="Where everything goes.  [default: runs/STUDY]")
+@click.option("--epochs", type=click.IntRange(min=1), help="Of every training.  [default: each recipe's own]")
+@click.option("--limit", type=click.IntRange(min=1), help="Images of each class in each part at most.  [default: all]")
+@click.option("--only", multiple=True, metavar="ROW", help="Run this row of the study only; may be repeated.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a key of every recipe; repeatable.")
+@workers_option
+def reproduce(
+    study: Path,
+    data: Path,
+    out: Path | None,
+    epochs: int | None,
+    limit: int | None,
+    only: tuple[str, ...],
+    settings: tuple[str, ...],
+    workers: int | None,
+) -> None:
+    """Reproduce a published study on DATA: train and score all of its recipes, and compare.
+
+    STUDY is a folder such as experiments/report, or one recipe in it. Its study.toml says how DATA is split, cropped
+    and augmented. DIR/study.md, study.html and study.csv set the published numbers beside the measured ones. The same
+    command again goes on where it stopped. A row that fails says why, and the others go on; the status is then 1.
+
+    \b
+    Example: customcnn reproduce experiments/report parts
+             customcnn reproduce experiments/transfer parts --limit 20 --epochs 1 --set weights=none
+    """
+    from customcnn.studies.reproduce import reproduce as run_study
+    from customcnn.studies.results import Changes
+    from customcnn.studies.study import find_study, read_study
+    from customcnn.studies.tables import HTML, text, write_tables
+
+    path, rows = find_study(study)
+    found = run_study(
+        read_study(path),
+        data,
+        out or Path("runs") / path.resolve().parent.name,
+        Changes(epochs or 0, limit or 0, settings, tuple(rows or only)),
+        workers=workers,
+        progress=terminal,
+        say=say,
+        tables=write_tables,
+    )
+    click.echo(text(found, table))
+    click.echo(f"\nPage: {found.out / HTML}")
+    if found.failed:
+        say(f"Failed: {', '.join(result.name for result in found.failed)}.")
+        raise SystemExit(1)
+
+
+COMMANDS = (reproduce,)

@@ -1,0 +1,77 @@
+"""What a training is fed with: batches of images from the memory map, and what the network is to make of them."""
+
+from typing import Any
+
+import numpy as np
+
+from customcnn.transforms import Transform
+
+
+def targets(labels: np.ndarray, classes: int, outputs: int) -> np.ndarray:
+    """Return what a network is trained towards.
+
+    Args:
+        labels: int64 (N,), class numbers.
+        classes: how many classes there are.
+        outputs: how many outputs the network has: 1 (a sigmoid) or `classes`.
+
+    Returns:
+        float32 (N, 1) of 0 and 1, or one-hot (N, classes).
+    """
+    if outputs == 1:
+        return labels[:, None].astype(np.float32)
+    return np.eye(classes, dtype=np.float32)[labels]
+
+
+def batches(
+    images: np.ndarray,
+    wanted: np.ndarray,
+    rows: np.ndarray,
+    batch_size: int,
+    seed: int | None,
+    *,
+    transform: Transform | None = None,
+    weights: np.ndarray | None = None,
+    outputs: int = 1,
+) -> Any:
+    """Return a Keras dataset that reads its batches from the memory map.
+
+    Args:
+        images: uint8 (N, H, W, 3).
+        wanted: float32 (N, K), from `targets`.
+        rows: int64 (M,), which images to use; one that stands twice is used twice.
+        batch_size: images in a batch; the last may be smaller.
+        seed: shuffles epoch e by the generator of (seed, e), whatever came before; None keeps the order.
+        transform: changes a batch of images by the key (seed, epoch, batch), from `make_transform`.
+        weights: float32 (N,), what each image's loss is multiplied by; None for 1.
+        outputs: how many outputs of the network are trained towards `wanted`.
+
+    Returns:
+        A keras.utils.PyDataset with an attribute `epoch`, the number of the epoch that comes next.
+    """
+    import keras
+
+    class Batches(keras.utils.PyDataset):
+        epoch = 0
+
+        def __len__(self) -> int:
+            return -(-len(rows) // batch_size)
+
+        def __getitem__(self, index: int) -> tuple[Any, ...]:
+            order = rows if seed is None else rows[np.random.default_rng((seed, self.epoch)).permutation(len(rows))]
+            # Sorted within the batch: neighbours on the disk are read together, and the sum over a batch has no order.
+            chosen = np.sort(order[index * batch_size : (index + 1) * batch_size])
+            inputs = images[chosen]
+            if transform is not None:
+                inputs = transform(inputs, (seed or 0, self.epoch, index))
+            found = (inputs, _repeated(wanted[chosen], outputs))
+            return found if weights is None else (*found, _repeated(weights[chosen], outputs))
+
+        def on_epoch_end(self) -> None:
+            self.epoch += 1
+
+    return Batches()
+
+
+def _repeated(values: np.ndarray, times: int) -> Any:
+    return values if times == 1 else (values,) * times

@@ -1,0 +1,85 @@
+"""Heads: the classifiers that stand on a backbone, functions x -> probabilities that name every layer they add."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers, regularizers
+
+from customcnn.models.blocks import CHANNELS_LAST, dense_relu, flatten, predictions
+
+
+def add_head(
+    x: keras.KerasTensor, classes: int, head: str = "plain", pooling: str = "avg", dropout: float | None = None
+) -> keras.KerasTensor:
+    """Add the head of a name.
+
+    Args:
+        x: (batch, height, width, channels), what a backbone makes of the images.
+        classes: how many classes.
+        head: "plain", "transfer", "dense128" or "report".
+        pooling: "avg" or "max"; "report" does not pool.
+        dropout: share of units left out in training; None for the head's own.
+
+    Returns:
+        (batch, classes), float32 probabilities.
+    """
+    if head == "report":
+        return report(x, classes, 0.5 if dropout is None else dropout)
+    x = _pooled(x, pooling)
+    if head == "transfer":
+        return transfer(x, classes, 0.5 if dropout is None else dropout)
+    return {"plain": plain, "dense128": dense128}[head](x, classes, dropout or 0.0)
+
+
+def plain(x: keras.KerasTensor, classes: int, dropout: float = 0.0) -> keras.KerasTensor:
+    """End with a softmax on the pooled features (batch, channels); a dropout of 0 adds no layer."""
+    return predictions(_dropout(x, dropout), classes)
+
+
+def dense128(x: keras.KerasTensor, classes: int, dropout: float = 0.0) -> keras.KerasTensor:
+    """End with a dense layer of 128 and a softmax on the pooled features: the head of the four-class study."""
+    return predictions(_dropout(dense_relu(x, 128, "head_dense"), dropout), classes)
+
+
+def transfer(x: keras.KerasTensor, classes: int, dropout: float = 0.5) -> keras.KerasTensor:
+    """End with batch normalisation, a regularised dense layer of 128, dropout and a softmax on the pooled features.
+
+    Reference:
+        The transfer-learning study of six backbones on C-NMC 2019.
+    """
+    x = layers.BatchNormalization(axis=-1, momentum=0.99, epsilon=0.001, name="head_bn")(x)
+    x = layers.Dense(
+        128,
+        activation="relu",
+        kernel_regularizer=regularizers.L2(0.016),
+        activity_regularizer=regularizers.L1(0.006),
+        bias_regularizer=regularizers.L1(0.006),
+        name="head_dense",
+    )(x)
+    return predictions(_dropout(x, dropout), classes)
+
+
+def report(x: keras.KerasTensor, classes: int, dropout: float = 0.5) -> keras.KerasTensor:
+    """End with the classifier of the report's network: two dense layers on the flattened maps.
+
+    The first of them holds 4096 weights for every value of the maps, 205 million behind 7x7 maps of 1024 channels.
+
+    Args:
+        x: (batch, height, width, channels).
+        classes: how many classes.
+        dropout: share of the dense units left out in training.
+    """
+    x = flatten(x)
+    x = layers.Dropout(dropout, name="fc1_dropout")(dense_relu(x, 4096, "fc1"))
+    x = layers.Dropout(dropout, name="fc2_dropout")(dense_relu(x, 1000, "fc2"))
+    return predictions(x, classes)
+
+
+def _pooled(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
+    """Add the layer `head_pool`: (batch, height, width, channels) to (batch, channels)."""
+    kinds = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
+    return kinds[pooling](data_format=CHANNELS_LAST, name="head_pool")(x)
+
+
+def _dropout(x: keras.KerasTensor, share: float) -> keras.KerasTensor:
+    return layers.Dropout(share, name="head_dropout")(x) if share else x

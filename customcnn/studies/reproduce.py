@@ -1,0 +1,178 @@
+"""Reproduce a study: prepare its data, train and score every row, and set the published numbers beside the measured.
+
+A call goes on where an earlier one stopped: prepared folders are found again, a finished row is read from its
+result.json, a training that was cut off is resumed.
+"""
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.files import refuse_overlap, write_text
+from customcnn.manifest import Manifest, fingerprint, scan
+from customcnn.model_selection.space import read_space
+from customcnn.progress import Progress, silent
+from customcnn.recipe import Recipe, load_recipe, parse_recipe, parse_settings
+from customcnn.runs import RunDir
+from customcnn.studies.prepare import prepare
+from customcnn.studies.results import DATA, DONE, FAILED, RUNS, Changes, Reproduction
+from customcnn.studies.rows import Work, attempt, read_result
+from customcnn.studies.study import Row, Study
+
+STATE = "study.json"
+
+Say = Callable[[str], object]
+
+
+def reproduce(
+    study: Study,
+    data: Path,
+    out: Path,
+    changes: Changes | None = None,
+    *,
+    workers: int | None = None,
+    progress: Progress = silent,
+    say: Say = lambda line: None,
+    tables: Callable[[Reproduction], object] = lambda found: None,
+) -> Reproduction:
+    """Prepare the data of a study, train and score its rows, and write its tables after each.
+
+    A row that fails (whatever the error) is a row that says why, and the others go on. Ctrl-C stops at once.
+
+    Args:
+        study: from `read_study`.
+        data: class folders, or a split folder, with a manifest.csv where groups are to be known.
+        out: where everything goes; an earlier call's folder is gone on with.
+        changes: what is to be smaller than in the study; None for nothing.
+        workers: threads or processes; None for one a core.
+        progress: see `customcnn.progress`.
+        say: receives one line for each thing a user should know.
+        tables: is called with the results so far after every row, and writes them.
+
+    Raises:
+        CustomCNNError: the data is not what the study needs, an unknown key or row, or a folder of other options.
+    """
+    changes = changes or Changes()
+    rows = _chosen(study, changes)
+    settings = parse_settings(changes.settings) | ({"epochs": changes.epochs} if changes.epochs else {})
+    parse_recipe(settings, "the command line")
+    recipes = {row.name: _recipe(row, settings) for row in rows}
+    if changes.limit < 0:
+        raise CustomCNNError(f"--limit is 1 or more. Received: {changes.limit}. Leave it out for all images.")
+    _refuse_shipped(study, data)
+    source = scan(data)
+    refuse_overlap(data, out)
+    done = {row.name: read_result(row, RunDir(out / RUNS / row.name)) for row in study.rows}
+    found = Reproduction(study, changes, out, done)
+    _begin(found, data, source)
+    _refuse_changed_recipes(found, recipes)
+    prepared = {
+        name: prepare(source, how, out / DATA / name, limit=changes.limit, workers=workers, progress=progress)
+        for name, how in study.preparations.items()
+        if any(row.data == name and found.results[row.name].status != DONE for row in rows)
+    }
+    results = dict(found.results)
+    for number, row in enumerate(rows, start=1):
+        if results[row.name].status == DONE:
+            say(f"Row {number} of {len(rows)}, {row.name}: done before.")
+        else:
+            say(f"Row {number} of {len(rows)}, {row.name}")
+            work = Work(study, row, prepared[row.data], found.run(row), settings, workers, progress, say)
+            results[row.name] = attempt(work, recipes[row.name])
+        for note in results[row.name].notes:
+            say(f"Warning: {row.name}: {note}")
+        if results[row.name].status == FAILED:
+            say(f"Failed: {row.name}: {results[row.name].reason}")
+        found = Reproduction(study, changes, out, dict(results))
+        tables(found)
+    return found
+
+
+def _chosen(study: Study, changes: Changes) -> list[Row]:
+    names = [row.name for row in study.rows]
+    unknown = [name for name in changes.only if name not in names]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], names, n=1)
+        hint = f"Did you mean {near[0]}?" if near else f"Its rows: {', '.join(names)}."
+        raise CustomCNNError(f"--only names rows of the study. Received: {show_all(unknown)}. {hint}")
+    return [row for row in study.rows if not changes.only or row.name in changes.only]
+
+
+def _recipe(row: Row, settings: Mapping[str, object]) -> Recipe | CustomCNNError:
+    """Return the recipe of a row, or the error that it is: that fails the row, and no other."""
+    assert row.recipe is not None
+    try:
+        if row.kind == "tune":
+            return read_space(row.recipe, settings).recipe({})
+        return load_recipe(row.recipe, settings)
+    except CustomCNNError as error:
+        return error
+
+
+def _refuse_shipped(study: Study, data: Path) -> None:
+    if not data.is_dir():
+        return  # `scan` says so
+    near = (folder.name for pattern in ("*", "*/*", "*/*/*") for folder in data.glob(pattern) if folder.is_dir())
+    marks = {*near} & set(study.shipped)
+    if marks:
+        command = study.prepare.format(data=data)
+        raise CustomCNNError(
+            f"A study takes class folders. Received: {show(data)}, the data as it is shipped (it holds "
+            f"{show_all(sorted(marks)[:1])}). First run: {command}"
+        )
+
+
+def _begin(found: Reproduction, data: Path, source: Manifest) -> None:
+    """Write what decides every number, or compare it with what an earlier call wrote.
+
+    Raises:
+        CustomCNNError: something differs, or the folder is none of a study.
+    """
+    path = found.out / STATE
+    names = {"epochs": "--epochs", "limit": "--limit", "set": "--set", "data": "DATA", "images": "the images in DATA"}
+    names |= {"study": "the study", "preparations": f"the data of {found.study.path.name}"}
+    state: dict[str, Any] = {
+        "study": found.study.title,
+        "data": str(data.resolve()),
+        "images": fingerprint(source),
+        "epochs": found.changes.epochs,
+        "limit": found.changes.limit,
+        "set": list(found.changes.settings),
+        "preparations": {name: asdict(how) for name, how in found.study.preparations.items()},
+    }
+    state = json.loads(json.dumps(state))
+    if path.is_file():
+        old = json.loads(path.read_text())
+        long = ("images", "preparations")
+        changed = [
+            f"{names[key]}, which changed" if key in long else f"{names[key]} {state[key]!r} where it was {old[key]!r}"
+            for key in state
+            if old.get(key) != state[key]
+        ]
+        if changed:
+            raise CustomCNNError(
+                f"A reproduction is gone on with as it was begun. Received: {', '.join(changed)}. "
+                f"Give the same as before, or choose another --out than {show(found.out)}."
+            )
+        return
+    if found.out.is_dir() and any(found.out.iterdir()):
+        raise CustomCNNError(
+            f"A reproduction is begun in an empty folder. Received: {show(found.out)}, which is not empty and holds "
+            f"no {STATE}. Choose another --out."
+        )
+    found.out.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(state, indent=2) + "\n")
+
+
+def _refuse_changed_recipes(found: Reproduction, recipes: Mapping[str, Recipe | CustomCNNError]) -> None:
+    for row in found.study.rows:
+        result, recipe = found.results[row.name], recipes.get(row.name)
+        if result.status == DONE and isinstance(recipe, Recipe) and result.recipe != recipe.to_toml():
+            raise CustomCNNError(
+                f"A row that is done keeps its recipe. Received: {row.name}, whose recipe or --set is another now. "
+                f"Delete {show(found.run(row).path)}, or choose another --out."
+            )
