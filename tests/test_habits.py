@@ -60,7 +60,10 @@ HABITS = {
 }
 
 
-@pytest.mark.parametrize("name", HABITS)
+QUICK = ("ema", "lra")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in HABITS])
 def test_two_epochs_and_two_more_are_four(data, name, tmp_path):
     wanted = recipe(epochs=4, **HABITS[name])
     unbroken = train(data, RunDir(tmp_path / "unbroken"), wanted).run

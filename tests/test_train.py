@@ -412,7 +412,7 @@ def test_a_class_without_training_images(tmp_path):
         (
             {"input_size": 21},
             "small needs an input of at least 22 x 22 pixels. Received: 21 x 21. Give a larger --set input_size or "
-            "choose one-conv.",
+            "choose residual.",
         ),
     ],
 )
