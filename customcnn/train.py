@@ -154,9 +154,10 @@ def carry_out(
     taken = None
     if resumed is None:
         model, taken = task.build(device)
+        info = replace(info, drawn=info.drawn or bool(taken and taken.drawn))
     else:
         model = load_model(run.last, whole=True)
-        info = replace(info, epoch=resumed.epoch, history=resumed.history)
+        info = replace(info, drawn=resumed.drawn, epoch=resumed.epoch, history=resumed.history)
     task.compile(model)
     fed = task.batches(packed, model)
     if _ended(info, recipe) is None:

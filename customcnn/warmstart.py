@@ -18,10 +18,19 @@ WORDS = ("none", "imagenet")
 
 @dataclass(frozen=True)
 class TakenOver:
-    """What came of `take_over`: the file, its hash, and the names of layers with weights that were taken or left."""
+    """What came of `take_over`.
+
+    Attributes:
+        path: the file.
+        sha256: of its bytes.
+        drawn: whether its network was trained on drawn cells.
+        taken: names of the layers whose weights were taken over.
+        left: names of the other layers with weights: they begin at random.
+    """
 
     path: Path
     sha256: str
+    drawn: bool
     taken: list[str]
     left: list[str]
 
@@ -81,4 +90,4 @@ def take_over(model: keras.Model, path: Path, classes: list[str]) -> TakenOver:
             f"Weights are taken over from layers of the same name and shape. Received: {show(path)} of {info.model}, "
             f"which shares none with {model.name}. Give a run of the same network."
         )
-    return TakenOver(path, sha256(path.read_bytes()), taken, left)
+    return TakenOver(path, sha256(path.read_bytes()), info.drawn, taken, left)

@@ -300,6 +300,17 @@ def test_weights_of_a_run_with_other_classes(begun, tmp_path):
     np.testing.assert_allclose(*kernels, atol=1e-6)
 
 
+def test_a_start_on_drawn_cells_is_remembered(data, tmp_path):
+    """Whatever it is trained on afterwards, and when it is resumed."""
+    drawn = replace(data, records=tuple(replace(r, extra={"origin": "drawn"}) for r in data.records))
+    start = train(drawn, RunDir(tmp_path / "start"), recipe()).run
+    wanted = recipe(weights=str(start.path))
+    run = train(data, RunDir(tmp_path / "run"), wanted).run
+    assert read_info(run.last).drawn
+    train(data, run, replace(wanted, epochs=2), resume=True)
+    assert read_info(run.last).drawn and read_info(run.last).epoch == 2
+
+
 def test_weights_that_do_not_exist(data, tmp_path):
     with pytest.raises(CustomCNNError, match=r"weights are none, imagenet, a run, .*Received: 'nowhere', which does"):
         train(data, RunDir(tmp_path / "run"), recipe(weights="nowhere"))

@@ -39,7 +39,8 @@ def summaries(found: Reproduction) -> dict[str, Table]:
 
 
 def _summary(found: Reproduction, place: str, kind: str) -> Table:
-    rows = [row for row in (*found.study.rows, *found.study.marks) if row.kind == kind]
+    rows = [row for row in found.study.rows if row.kind == kind]
+    rows += [mark for mark in found.study.marks if place in mark.published]
     head, columns = ["row"], []
     for score in PLACES.get(place, found.study.scores):
         name = label(place, score)
@@ -50,7 +51,7 @@ def _summary(found: Reproduction, place: str, kind: str) -> Table:
         columns.append((score, False))
     table = [[*head, "remarks"]]
     for row in rows:
-        result = found.results.get(row.name, Result(row.name, "not trained here"))
+        result = found.results.get(row.name, _published_only(row))
         cells = [row.name]
         for score, published in columns:
             if published:
@@ -59,6 +60,10 @@ def _summary(found: Reproduction, place: str, kind: str) -> Table:
                 cells.append(interval(result.measured.get(place, {}).get(score), score))
         table.append([*cells, remarks(result, place)])
     return table
+
+
+def _published_only(mark: Row) -> Result:
+    return Result(mark.name, "not trained here")
 
 
 def remarks(result: Result, place: str) -> str:
@@ -142,7 +147,7 @@ def csv_rows(found: Reproduction) -> list[dict[str, object]]:
     """Return one row for each number: published, measured, or both."""
     rows = []
     for row in [*found.study.rows, *found.study.marks]:
-        result = found.results.get(row.name, Result(row.name, "not trained here"))
+        result = found.results.get(row.name, _published_only(row))
         places = [*row.published, *(place for place in result.measured if place not in row.published)]
         pairs = [
             (place, score)
@@ -180,8 +185,8 @@ def markdown(found: Reproduction) -> str:
     for title, table in summaries(found).items():
         blocks += [f"## {title}", INTERVALS, _markdown_table(table)]
     blocks += ["## What it took", _markdown_table(costs(found))]
-    for row in found.study.rows:
-        result = found.results[row.name]
+    for row in (*found.study.rows, *found.study.marks):
+        result = found.results.get(row.name, _published_only(row))
         blocks += [f"## {row.name}", *_words(found, row, result)]
         if len(details(row, result)) > 1:
             blocks.append(_markdown_table(details(row, result)))
@@ -199,7 +204,9 @@ def _markdown_table(table: Table) -> str:
 
 
 def _words(found: Reproduction, row: Row, result: Result) -> list[str]:
-    recipe = f"Recipe: {row.recipe.relative_to(found.study.path.parent)}." if row.recipe else ""
+    if row.recipe is None:
+        return [row.note] if row.note else []
+    recipe = f"Recipe: {row.recipe.relative_to(found.study.path.parent)}."
     lines = [" ".join(part for part in (recipe, row.note) if part)]
     if result.status == FAILED:
         lines.append(f"Failed: {result.reason}")
@@ -234,8 +241,8 @@ def html(found: Reproduction) -> str:
         sections.append(Section(title, [_html_table(table, f"{heading(found)}. {INTERVALS}")]))
     sections.append(Section("About this study", found.study.notes))
     sections.append(Section("What it took", [_html_table(costs(found), heading(found))]))
-    for row in found.study.rows:
-        result = found.results[row.name]
+    for row in (*found.study.rows, *found.study.marks):
+        result = found.results.get(row.name, _published_only(row))
         blocks: list[Any] = _words(found, row, result)
         if len(details(row, result)) > 1:
             blocks.append(_html_table(details(row, result)))
