@@ -1,13 +1,20 @@
 """The Keras backend: quiet, on the wanted device, in the wanted precision. `configure` comes before any network."""
 
+import json
 import os
 import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from customcnn.errors import CustomCNNError, show
+from customcnn.fused import fuse_batch_norm
+
+if TYPE_CHECKING:
+    import keras
 
 PACKAGES = ("customcnn", "keras", "tensorflow", "jax", "torch", "numpy", "pillow", "scikit-learn", "Augmentor")
 
@@ -71,7 +78,7 @@ def _gpus(backend: str) -> int:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        if os.environ["TF_CPP_MIN_LOG_LEVEL"] != "0":
+        if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":
             # Its Python side does not read that level, and would explain retracing to whoever scores a few networks.
             tf.get_logger().setLevel("ERROR")
         return len(tf.config.list_physical_devices("GPU"))
@@ -103,34 +110,81 @@ def _stay_on_cpu(backend: str, hide: bool) -> None:
         torch.set_default_device("cpu")
 
 
-def dtype_policy(precision: str, device: str) -> str:
+def dtype_policy(precision: str, device: str, depthwise: bool = False) -> str:
     """Return the Keras dtype policy for a precision.
 
     Args:
-        precision: "auto", "float32", "bfloat16" or "float16"; "auto" is float32 on a CPU, and on a GPU bfloat16 from
-            compute capability 8.0 (Ampere) on, float16 before.
+        precision: "auto", "float32", "bfloat16" or "float16"; "auto" is bfloat16 on a CPU that multiplies it (see
+            `cpu_has_bfloat16`) with TensorFlow, float32 on others, and on a GPU bfloat16 from compute capability 8.0
+            (Ampere) on, float16 before.
         device: "cpu" or "gpu", from `configure`.
+        depthwise: whether the network has depthwise convolutions: "auto" on a CPU is float32 then, which is faster.
 
     Returns:
         "float32", "mixed_bfloat16" or "mixed_float16"; weights are float32 in each.
     """
     if precision == "auto":
         if device == "cpu":
-            return "float32"
+            fast = cpu_has_bfloat16() and backend() == "tensorflow" and not depthwise
+            return "mixed_bfloat16" if fast else "float32"
         return "mixed_bfloat16" if _compute_capability() >= 8 else "mixed_float16"
     return "float32" if precision == "float32" else f"mixed_{precision}"
 
 
-def _compute_capability() -> float:
+def cpu_has_bfloat16() -> bool:
+    """Tell whether this CPU multiplies bfloat16 by itself (AVX-512 BF16 or AMX), as far as Linux says."""
+    try:
+        flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    except (OSError, StopIteration):
+        return False
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())
+
+
+def backend() -> str:
+    """Return the name of Keras's backend: "tensorflow", "jax" or "torch"."""
     import keras
 
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
+    return keras.backend.backend()
+
+
+def suited(model: "keras.Model") -> "keras.Model":
+    """Return a loaded network as this machine can compute it.
+
+    A network that was trained in bfloat16 is built anew in float32, with the same weights, where neither a GPU nor the
+    CPU has bfloat16: it would be emulated there, many times slower. Any other comes back as it is.
+
+    Args:
+        model: not compiled, or compiled and no longer trained: the new one is not compiled.
+    """
+    import keras
+
+    mixed = any(layer.dtype_policy.name == "mixed_bfloat16" for layer in model.layers)
+    if not mixed or cpu_has_bfloat16() or _gpus(backend()):
+        return model
+    config = json.loads(json.dumps(model.get_config()).replace('"mixed_bfloat16"', '"float32"'))
+    plain = keras.Model.from_config(config)
+    plain.set_weights(model.get_weights())
+    return plain
+
+
+def prepare(model: "keras.Model", device: str) -> None:
+    """Let a new or a loaded network compute as fast as the device can, in place, before its first step.
+
+    Args:
+        model: of this package.
+        device: "cpu" or "gpu", from `configure`.
+    """
+    if device == "cpu":
+        fuse_batch_norm(model)
+
+
+def _compute_capability() -> float:
+    if backend() == "tensorflow":
         import tensorflow as tf
 
         details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
         return float(".".join(map(str, details.get("compute_capability", (7, 0)))))
-    if backend == "jax":
+    if backend() == "jax":
         import jax
 
         return float(getattr(jax.devices()[0], "compute_capability", 7.0))

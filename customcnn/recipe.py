@@ -62,7 +62,8 @@ class Recipe:
         monitor: what chooses best.keras and what early stopping watches.
         patience: stop after so many epochs without a better `monitor`; 0 never stops early.
         positive: the positive class of two; "" for the second in alphabetical order.
-        precision: of the arithmetic; "auto" is float32 on a CPU and bfloat16 or float16 by what a GPU has.
+        precision: of the arithmetic, the weights are float32 always; "auto" is bfloat16 where the CPU multiplies it
+            (but for depthwise convolutions), float32 on other CPUs, and bfloat16 or float16 by what a GPU has.
         device: where to compute.
         tensorboard: write TensorBoard logs into the run directory.
         augmentation, sampling, schedule: the tables [augmentation], [sampling] and [schedule] of the file.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from customcnn import devices
 from customcnn.errors import CustomCNNError, show
 from customcnn.files import write_text
 from customcnn.manifest import Manifest, read_manifest, read_rows
@@ -96,11 +97,12 @@ def read_classifier(path: Path) -> ModelInfo:
 
 
 def load_model(path: Path, *, whole: bool = False) -> "keras.Model":
-    """Load a .keras file.
+    """Load a .keras file, in a precision that this machine has (see `devices.suited`).
 
     Args:
         path: of the file.
-        whole: with the outputs that only the training has (GoogLeNet's auxiliary classifiers), too.
+        whole: as it was saved: with the outputs that only the training has (GoogLeNet's auxiliary classifiers), and in
+            its own precision.
 
     Raises:
         CustomCNNError: the file is missing or damaged.
@@ -115,9 +117,11 @@ def load_model(path: Path, *, whole: bool = False) -> "keras.Model":
         raise CustomCNNError(
             f"A saved network is a whole .keras file. Received: {show(path)} ({_first_line(error)}). Train it again."
         ) from None
-    if whole or len(model.outputs) == 1:
+    if whole:
         return model
-    return keras.Model(model.input, model.outputs[0], name=model.name)
+    if len(model.outputs) > 1:
+        model = keras.Model(model.input, model.outputs[0], name=model.name)
+    return devices.suited(model)
 
 
 def _first_line(error: Exception) -> str:

@@ -158,6 +158,7 @@ def carry_out(
     else:
         model = load_model(run.last, whole=True)
         info = replace(info, drawn=resumed.drawn, epoch=resumed.epoch, history=resumed.history)
+    devices.prepare(model, device)
     task.compile(model)
     fed = task.batches(packed, model)
     if _ended(info, recipe) is None:
@@ -201,7 +202,8 @@ def new_model(
 
     keras.utils.set_random_seed(recipe.seed)
     policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(devices.dtype_policy(recipe.precision, device))
+    depthwise = get_spec(recipe.model).depthwise
+    keras.config.set_dtype_policy(devices.dtype_policy(recipe.precision, device, depthwise))
     try:
         model = build_model(recipe.model, classes=len(classes), input_size=size, **network_options(recipe))
     finally:

@@ -221,7 +221,9 @@ def test_batch_norm_is_measured_anew_for_the_average(data, tmp_path):
     from customcnn.pack import find_pack
 
     run = RunDir(tmp_path / "run")
-    train(data, run, recipe(model="residual", ema=0.5, batch_size=7))  # 28 images: four batches of one size
+    train(
+        data, run, recipe(model="residual", ema=0.5, batch_size=7, precision="float32")
+    )  # 28 images: four batches of one size
     layer = load_model(run.last).get_layer("input_bn")
     packed = find_pack(data, (SIZE, SIZE))
     batches = packed.images[packed.rows("train")] / 255

@@ -49,6 +49,7 @@ class ModelSpec:
         options: what `build_model` takes beside classes and input size, with the defaults.
         recipe: recipe keys in which the training of its study differs from the defaults of this package.
         arguments: what the builder is given beside the options, where one function builds several networks.
+        depthwise: whether it has depthwise convolutions, which bfloat16 slows down on a CPU.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ModelSpec:
     options: Mapping[str, object] = field(default_factory=lambda: EVERYWHERE, hash=False)
     recipe: Mapping[str, object] = field(default_factory=dict, hash=False)
     arguments: Mapping[str, object] = field(default_factory=dict, hash=False)
+    depthwise: bool = False
 
 
 _REPORT = 'the report "ALL detection with a 14-convolution network, compared with four classical networks" (2019)'
@@ -185,6 +187,7 @@ def _backbone(
         citation=citation,
         options={**ON_BACKBONES, **EVERYWHERE},
         arguments={"application": application, "scaling": scaling},
+        depthwise=application.startswith(("Xception", "MobileNet", "EfficientNet", "ConvNeXt")),
     )
 
 

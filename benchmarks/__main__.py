@@ -1,0 +1,39 @@
+"""python -m benchmarks GOAL: one command a goal, each in a module of this folder that has a click command `main`."""
+
+from importlib import import_module
+
+import click
+
+GOALS = {
+    "train": "one training step on the CPU",
+    "epoch": "what an epoch costs beside its steps",
+    "pack": "decoding once, and reading shuffled batches",
+    "augment": "turned and flipped images, on the disk and in memory",
+    "predict": "inference, and the start of customcnn predict",
+    "scale": "time and memory from 1,000 to 1,000,000 files",
+}
+
+
+class Goals(click.Group):
+    """Load a goal's module only when it is asked for: the peers are heavy."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Return the goals whose module is there."""
+        return list(GOALS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Return the command of a goal."""
+        if name not in GOALS:
+            return None
+        command = import_module(f"benchmarks.{name}").main
+        command.short_help = GOALS[name]
+        return command
+
+
+@click.group(cls=Goals)
+def cli() -> None:
+    """Race customcnn against its named peers. docs/performance.md tells what was found."""
+
+
+if __name__ == "__main__":
+    cli(prog_name="python -m benchmarks")
