@@ -1,15 +1,21 @@
-"""Decode every image once into one memory-mapped uint8 array, and read batches from it."""
+"""Decode every image once into one memory-mapped uint8 array, or when it is asked for; read batches from either."""
 
 import errno
+import io
 import json
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import PIL
+from PIL import Image
 
 from customcnn import files
 from customcnn.errors import CustomCNNError
@@ -19,6 +25,10 @@ from customcnn.progress import Progress, silent
 
 CACHE = ".customcnn"
 """The folder inside a data folder where its packs are kept: a name with a dot in front is never taken for a class."""
+BLOCK = 16
+"""Images that a thread decodes and writes at a time: handing them out then costs next to nothing."""
+CHECKPOINT = 64 * BLOCK
+"""After so many images the pack at work is brought to the disk, and from there a killed one goes on."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +36,10 @@ class Packed:
     """Images decoded and resized, with their records.
 
     Attributes:
-        images: uint8 (N, H, W, 3), RGB, memory-mapped read-only.
+        images: uint8 (N, H, W, 3), RGB, memory-mapped read-only; or `Streamed`, which is indexed like it.
         manifest: the N records, in the order of the images.
-        converted: how many files were not 8-bit RGB, by mode ("L", "I;16", "P", "CMYK", "RGBA", ...).
+        converted: how many files were not 8-bit RGB, by mode ("L", "I;16", "P", "CMYK", "RGBA", ...); streamed images
+            are not counted.
     """
 
     images: np.ndarray
@@ -46,6 +57,74 @@ class Packed:
         return np.array([index[record.label] for record in self.manifest.records], dtype=np.int64)
 
 
+class Streamed:
+    """The images of a manifest, decoded whenever they are asked for: slower than a pack, and nothing on the disk.
+
+    Attributes:
+        shape: (N, H, W, 3), as of an array.
+        dtype: uint8.
+        ndim: 4.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(self, manifest: Manifest, size: tuple[int, int], workers: int | None = None) -> None:
+        self.shape = (len(manifest.records), *size, 3)
+        self.manifest = manifest
+        self.workers = files.worker_count(workers)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Decode the images that a number, a slice, or an array of numbers or of truth values chooses.
+
+        Returns:
+            uint8 (n, H, W, 3), or (H, W, 3) for one number: the pixels of `pack`.
+
+        Raises:
+            BadImage: a file cannot be decoded.
+            IndexError: there is no such image.
+        """
+        chosen = np.arange(len(self))[index]
+        flat = np.atleast_1d(chosen)
+        pixels = np.empty((len(flat), *self.shape[1:]), self.dtype)
+
+        def fill(places: np.ndarray) -> None:
+            for place in places:
+                image, _ = _decode(self.manifest.root, self._size, self.manifest.records[flat[place]])
+                pixels[place] = np.asarray(image)
+
+        shares = np.array_split(np.arange(len(flat)), max(1, min(len(flat), 4 * self.workers)))
+        for _ in files.parallel(fill, shares, min(self.workers, len(shares))):
+            pass
+        return pixels if chosen.ndim else pixels[0]
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.shape[1], self.shape[2]
+
+
+def stream(manifest: Manifest, size: tuple[int, int], workers: int | None = None) -> Packed:
+    """Return the images of a manifest without a pack: every batch is decoded anew from the files, the same pixels.
+
+    Args:
+        manifest: what to read, from `scan`.
+        size: height and width in pixels.
+        workers: threads; None for one a core.
+
+    Returns:
+        As from `pack`, but `images` is `Streamed` and `converted` empty: no file is opened before it is asked for, and
+        a file that cannot be decoded raises `BadImage` only then.
+
+    Raises:
+        CustomCNNError: `workers` is below 1.
+    """
+    # What reads images indexes them with rows, and takes their shape and length: that is all that Streamed has.
+    return Packed(cast(np.ndarray, Streamed(manifest, size, workers)), manifest, {})
+
+
 def pack(
     manifest: Manifest,
     size: tuple[int, int],
@@ -57,7 +136,7 @@ def pack(
 
     The pack lies in `.customcnn/` inside the data folder (in the system's temporary folder where that is read-only) and
     is made anew when an image or the size changes. Labels, groups and parts may change: all folds of a cross-validation
-    share one pack.
+    share one pack. One that was killed at work goes on where it stopped, less CHECKPOINT images at most.
 
     Args:
         manifest: what to pack, from `scan`.
@@ -68,16 +147,17 @@ def pack(
     Raises:
         CustomCNNError: an image cannot be decoded, or is missing.
     """
-    found = find_pack(manifest, size)
+    name = _name(manifest, size)
+    found = _find(name, manifest)
     if found is not None:
         return found
-    name = _name(manifest, size)
     home, fallback = _homes(manifest)
     if not _writable(home):
         home = fallback
         home.parent.mkdir(mode=0o700, exist_ok=True)
     try:
-        with files.Staging(home / name) as work:
+        # Another Pillow may decode to other pixels: what an older one began, it does not go on with.
+        with files.Staging(home / name, resume={"pack": name, "pillow": PIL.__version__}) as work:
             _write(work, manifest, size, workers, progress)
     except CustomCNNError:
         # Another process may have made the same pack meanwhile.
@@ -88,7 +168,10 @@ def pack(
 
 def find_pack(manifest: Manifest, size: tuple[int, int]) -> Packed | None:
     """Open the pack that an earlier call of `pack` left for these images at this size; None if there is none."""
-    name = _name(manifest, size)
+    return _find(_name(manifest, size), manifest)
+
+
+def _find(name: str, manifest: Manifest) -> Packed | None:
     for folder in _homes(manifest):
         if (folder / name / "pack.json").is_file():
             return _open(folder / name, manifest)
@@ -121,22 +204,71 @@ def _writable(folder: Path) -> bool:
 
 
 def _write(work: Path, manifest: Manifest, size: tuple[int, int], workers: int | None, progress: Progress) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(manifest.records), *size, 3)}
-    modes: Counter[str] = Counter()
+    records, header = manifest.records, _header((len(manifest.records), *size, 3))
+    done, modes = _done(work, len(records))
     # Written as a plain file, not through a memory map: a full disk is then an error, not a bus error that ends Python.
-    with progress(len(manifest.records), "pack") as advance, (work / "images.npy").open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for pixels, mode in files.parallel(partial(_decode, manifest.root, size), manifest.records, workers):
-            file.write(pixels.tobytes())
-            modes[mode] += 1
-            advance(1)
-    del modes["RGB"]
-    (work / "pack.json").write_text(json.dumps({"converted": modes}))
+    with progress(len(records), "pack") as advance, (work / "images.npy").open("r+b" if done else "wb") as file:
+        advance(done)
+        file.write(header)
+        file.flush()
+        write = partial(_write_block, file.fileno(), len(header), manifest.root, size)
+        blocks = [(start, records[start : start + BLOCK]) for start in range(done, len(records), BLOCK)]
+        # Closed before the file is: a thread must not write into a number that belongs to another file by then.
+        with closing(cast(Generator[list[str], None, None], files.parallel(write, blocks, workers))) as written:
+            for kinds in written:
+                modes.update(kinds)
+                done += len(kinds)
+                advance(len(kinds))
+                if done % CHECKPOINT == 0:
+                    _note(work, file.fileno(), {"converted": modes, "done": done})
+        del modes["RGB"]
+        _note(work, file.fileno(), {"converted": modes})
 
 
-def _decode(root: Path, size: tuple[int, int], record: Record) -> tuple[np.ndarray, str]:
+def _header(shape: tuple[int, ...]) -> bytes:
+    data = io.BytesIO()
+    np.lib.format.write_array_header_1_0(data, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return data.getvalue()
+
+
+def _done(work: Path, total: int) -> tuple[int, Counter[str]]:
+    """Return how many leading images a killed pack has on the disk, and their modes."""
+    if not (work / "pack.json").is_file():
+        return 0, Counter()
+    note = json.loads((work / "pack.json").read_text())
+    return note.get("done", total), Counter(note["converted"])
+
+
+def _note(work: Path, file: int, note: dict[str, object]) -> None:
+    # The pixels first: the note must never speak of images that a power cut has lost.
+    os.fsync(file)
+    files.write_text(work / "pack.json", json.dumps(note))
+
+
+def _write_block(
+    file: int, offset: int, root: Path, size: tuple[int, int], block: tuple[int, Sequence[Record]]
+) -> list[str]:
+    """Decode some images and write each at its own place; return their modes."""
+    start, records = block
+    modes = []
+    for number, record in enumerate(records, start):
+        image, mode = _decode(root, size, record)
+        pixels = image.tobytes()
+        _write_at(file, offset + number * len(pixels), pixels)
+        modes.append(mode)
+    return modes
+
+
+def _write_at(file: int, offset: int, data: bytes) -> None:
+    # A disk that fills up takes a part first, and only the next call is the error.
+    written = 0
+    while written < len(data):
+        written += os.pwrite(file, data[written:], offset + written)
+
+
+def _decode(root: Path, size: tuple[int, int], record: Record) -> tuple[Image.Image, str]:
     image = read_image(root / record.path)
-    return np.asarray(resize(to_rgb(image), size)), kind(image)
+    return resize(to_rgb(image), size), kind(image)
 
 
 def _open(folder: Path, manifest: Manifest) -> Packed:

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from customcnn import pack as module
 from customcnn.errors import CustomCNNError
+from customcnn.feed import batches, targets
+from customcnn.images import BadImage
 from customcnn.manifest import scan
-from customcnn.pack import CACHE, find_pack, pack
+from customcnn.pack import CACHE, find_pack, pack, stream
 
 RNG = np.random.default_rng(11)
 NOISE = Image.fromarray(RNG.integers(0, 256, (12, 9, 3), dtype=np.uint8))
@@ -270,6 +273,199 @@ def test_a_missing_image_is_named(make_folder):
     with pytest.raises(CustomCNNError, match=r"Received: 'all/1\.bmp' \(No such file"):
         pack(manifest, (4, 4))
     assert packs_in(src) == []
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tiny_disk, make_folder, monkeypatch):
+    src = make_folder({"all": 20, "hem": 20})
+    expected = decoded(src, (20, 20))
+    monkeypatch.setattr(module, "_homes", lambda manifest: (tiny_disk / "packs", tiny_disk / "packs"))
+    with pytest.raises(OSError, match="No space left"):
+        pack(scan(src), (30, 30), workers=2)  # 108,000 bytes
+    assert list(tiny_disk.iterdir()) == []
+    np.testing.assert_array_equal(pack(scan(src), (20, 20), workers=2).images, expected)
+
+
+def test_a_disk_that_takes_a_part_of_a_write_gets_the_rest(make_folder, monkeypatch):
+    src = make_folder({"all": 3, "hem": 3})
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at, whole=os.pwrite: whole(file, data[:7], at))
+    np.testing.assert_array_equal(pack(scan(src), (5, 5)).images, decoded(src, (5, 5)))
+
+
+# ---------------------------------------------------------------- killed and resumed
+
+
+class Killed(KeyboardInterrupt):
+    """Leaves the partial folder as a kill does."""
+
+
+@pytest.fixture
+def reading(monkeypatch):
+    """Notes the names of the files that are decoded; checkpoints come after every 8 images."""
+    names = []
+
+    def read(path, whole=module.read_image):
+        names.append(f"{path.parent.name}/{path.name}")
+        return whole(path)
+
+    monkeypatch.setattr(module, "read_image", read)
+    monkeypatch.setattr(module, "BLOCK", 4)
+    monkeypatch.setattr(module, "CHECKPOINT", 8)
+    return names
+
+
+@contextmanager
+def killed_after(total, label, images=22):
+    done = 0
+
+    def advance(n):
+        nonlocal done
+        done += n
+        if done >= images:
+            raise Killed
+
+    yield advance
+
+
+def bytes_in(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_killed_pack_goes_on_after_its_last_checkpoint(make_folder, reading, workers):
+    src = make_folder({"all": 15, "hem": 20})
+    NOISE.convert("L").save(src / "all/grey.png")
+    paths = [record.path for record in scan(src).records]
+    pack(scan(src), (5, 6))
+    (made,) = packs_in(src)
+    whole = bytes_in(made)
+    shutil.rmtree(src / CACHE)
+    with pytest.raises(Killed):
+        pack(scan(src), (5, 6), workers=workers, progress=killed_after)
+    assert find_pack(scan(src), (5, 6)) is None
+    reading.clear()
+    packed, shown = count_decoded(src, (5, 6))
+    assert sorted(reading) == paths[16:], "what the two checkpoints hold is not decoded again"
+    assert shown == len(paths), "the bar begins where the killed one stopped"
+    assert bytes_in(made) == whole
+    assert packs_in(src) == [made]
+    assert packed.converted == {"L": 1}
+
+
+def test_a_pack_killed_after_its_last_image_decodes_nothing(make_folder, reading, monkeypatch):
+    src = make_folder({"all": 5, "hem": 5})
+
+    def stop(staging):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module.files.Staging, "_publish", stop)
+        patch.setattr(module.files.Staging, "_give_up", lambda staging, remove: os.close(staging.lock))
+        pack(scan(src), (5, 5))
+    reading.clear()
+    np.testing.assert_array_equal(pack(scan(src), (5, 5)).images, decoded(src, (5, 5)))
+    assert reading == []
+
+
+def test_a_killed_pack_of_files_that_changed_begins_anew(make_folder, reading):
+    src = make_folder({"all": 15, "hem": 20})
+    with pytest.raises(Killed):
+        pack(scan(src), (5, 5), progress=killed_after)
+    replaced_file(src)
+    reading.clear()
+    np.testing.assert_array_equal(pack(scan(src), (5, 5)).images, decoded(src, (5, 5)))
+    assert len(reading) == 35
+
+
+def test_what_another_pillow_began_is_begun_anew(make_folder, reading, monkeypatch):
+    src = make_folder({"all": 15, "hem": 20})
+    with pytest.raises(Killed):
+        pack(scan(src), (5, 5), progress=killed_after)
+    monkeypatch.setattr(module.PIL, "__version__", "0.0")
+    reading.clear()
+    pack(scan(src), (5, 5))
+    assert len(reading) == 35
+
+
+# ---------------------------------------------------------------- streamed
+
+
+@pytest.fixture
+def both(make_folder):
+    """The same images packed and streamed."""
+    src = make_folder({"all": 20, "hem": 15})
+    NOISE.convert("P").save(src / "all/other kind.png")
+    return pack(scan(src), (6, 5)), stream(scan(src), (6, 5), workers=3)
+
+
+INDEXES = [
+    np.array([0, 3, 3, 35]),
+    np.array([], np.int64),
+    np.arange(36)[::-1],
+    np.arange(36) % 3 == 0,
+    slice(5, 12),
+    slice(None),
+    slice(40, 50),
+    7,
+    -1,
+    np.int64(2),
+]
+
+
+@pytest.mark.parametrize("index", INDEXES, ids=str)
+def test_streamed_pixels_are_the_packed_ones(both, index):
+    packed, streamed = both
+    found = streamed.images[index]
+    assert (found.shape, found.dtype) == (packed.images[index].shape, np.uint8)
+    np.testing.assert_array_equal(found, packed.images[index])
+
+
+def test_streamed_images_look_like_the_map_and_write_nothing(make_folder):
+    src = make_folder({"all": 3, "hem": 2})
+    streamed = stream(scan(src), (4, 7), workers=2)
+    images = streamed.images
+    assert (images.shape, images.dtype, images.ndim, len(images)) == ((5, 4, 7, 3), np.uint8, 4, 5)
+    assert streamed.labels(["all", "hem"]).tolist() == [0, 0, 0, 1, 1]
+    assert len(list(images)) == 5
+    with pytest.raises(IndexError):
+        images[5]
+    assert packs_in(src) == []
+
+
+def test_a_training_is_fed_the_same_from_either(both):
+    fed = []
+    for source in both:
+        wanted = targets(source.labels(["all", "hem"]), 2, 1)
+        dataset = batches(source.images, wanted, source.rows(), 8, 3)
+        fed.append([dataset[number] for number in range(len(dataset))])
+    assert len(fed[0]) == 5
+    for one, other in zip(*fed, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_a_streamed_image_that_is_damaged_is_named_when_it_is_asked_for(make_folder):
+    src = make_folder({"all": 4, "hem": 4})
+    (src / "hem/2.bmp").write_bytes(b"BM")
+    images = stream(scan(src), (4, 4), workers=2).images
+    assert len(images[:6]) == 6
+    with pytest.raises(BadImage, match=r"hem/2\.bmp"):
+        images[4:]
+
+
+def test_streaming_needs_a_worker(make_folder):
+    with pytest.raises(CustomCNNError, match="at least one worker"):
+        stream(scan(make_folder({"all": 1, "hem": 1})), (4, 4), workers=0)
+
+
+def test_real_photographs_packed_and_streamed(shared_data, tmp_path):
+    for folder in (shared_data / "blood-cells").iterdir():
+        (tmp_path / "cells" / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:20]:
+            (tmp_path / "cells" / folder.name / path.name).symlink_to(path)
+    packed = pack(scan(tmp_path / "cells"), (150, 150))
+    assert len(packed.images) == 80
+    np.testing.assert_array_equal(packed.images, decoded(tmp_path / "cells", (150, 150)))
+    np.testing.assert_array_equal(stream(scan(tmp_path / "cells"), (150, 150)).images[:], packed.images)
 
 
 # ---------------------------------------------------------------- read-only folders
