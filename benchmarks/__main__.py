@@ -6,11 +6,9 @@ import click
 
 GOALS = {
     "train": "one training step on the CPU",
-    "epoch": "what an epoch costs beside its steps",
     "pack": "decoding once, and reading shuffled batches",
     "augment": "turned and flipped images, on the disk and in memory",
     "predict": "inference, and the start of customcnn predict",
-    "scale": "time and memory from 1,000 to 1,000,000 files",
 }
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from multiprocessing import get_context
@@ -73,7 +74,7 @@ def race(racers: Sequence[Racer], *, rounds: int, warmup: int = 1) -> list[Resul
         ours, theirs = context.Pipe()
         old = {key: os.environ.get(key) for key in racer.environment}
         os.environ.update(racer.environment)
-        process = context.Process(target=_lane, args=(racer, theirs), daemon=True)
+        process = context.Process(target=_lane, args=(racer, theirs))  # not a daemon: a racer may have workers
         process.start()
         _restore(old)
         theirs.close()
@@ -96,9 +97,11 @@ def race(racers: Sequence[Racer], *, rounds: int, warmup: int = 1) -> list[Resul
             else:
                 images, seconds = answer
                 rates[racer.name].append(images / seconds)
-    for _, process, _ in lanes:
-        process.terminate()
-        process.join()
+    for _, process, pipe in lanes:
+        with suppress(BrokenPipeError):
+            pipe.send("stop")
+        process.join(10)
+        process.kill()
     return [Result(racer.name, rates[racer.name], failed.get(racer.name, "")) for racer in racers]
 
 

@@ -1,7 +1,6 @@
 """Augment the training images with Augmentor's operations: repeatable for a seed, lossless, in worker processes."""
 
 import itertools
-import math
 import os
 import random
 import shutil
@@ -9,19 +8,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
 
 from customcnn import files
+from customcnn.bmp import BmpMemory
 from customcnn.errors import CustomCNNError, show
 from customcnn.images import encode, kind, lossless_format, read_image, to_rgb
 from customcnn.manifest import MANIFEST, Manifest, Record, fingerprint, require_classes
 from customcnn.progress import Progress, silent
+from customcnn.sampling import apportion
+from customcnn.transforms.arrays import copy_pixels
 
 COUNT = 20_000
 """How many training images the report wrote."""
+
+CHUNK = 16
+"""How many samples a worker makes at a time: those of one original mostly come together, and decode it once."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,11 @@ class Operations:
                 raise CustomCNNError(
                     f"--{name.replace('_', '-')} {rule}. Received: {getattr(self, name):g}. See --help."
                 )
+
+    @property
+    def exact(self) -> bool:
+        """Whether turns and flips are all that is asked for: they move pixels and change none."""
+        return replace(self, probability=0.5, turns=True, flips=True) == Operations()
 
     def pipeline(self) -> Callable[[Image.Image], Image.Image]:
         """Build Augmentor's pipeline.
@@ -186,7 +196,7 @@ def augment_folder(
         balance: as many images for each class, instead of the classes' own shares.
         minority: enlarge the smaller classes to the largest; without `count` and `balance`, which say otherwise.
         replace_dst: write over a destination that is not empty.
-        workers: processes; None for one a core.
+        workers: threads where turns and flips are all that is asked for, otherwise processes; None for one a core.
         progress: see `customcnn.progress`.
 
     Raises:
@@ -222,9 +232,9 @@ def augment_folder(
     with files.Staging(dst, replace=replace_dst, resume=resume) as work:
         for folder in {PurePosixPath(task.record.path).parent for task in tasks}:
             (work / folder).mkdir(parents=True, exist_ok=True)
-        run = partial(_augment_file, manifest.root, work, seed, operations)
+        run = partial(_augment_tasks, manifest.root, work, seed, operations)
         with progress(len(tasks), "augment") as advance:
-            for record, was_converted in files.parallel(run, tasks, workers, processes=True):
+            for record, was_converted in _spread(run, tasks, workers, processes=not operations.exact):
                 done.append(record)
                 converted += was_converted
                 advance(1)
@@ -266,52 +276,111 @@ def _uses(records: list[Record], wanted: int, seed: int) -> Iterator[tuple[Recor
     return ((record, rounds + (i < rest)) for i, record in enumerate(order))
 
 
-def apportion(count: int, sizes: list[int]) -> list[int]:
-    """Share `count` out in proportion to the sizes, in whole numbers of at least 1 that sum to it (largest remainder).
-
-    The first of equal remainders comes first.
-    """
-    total = sum(sizes)
-    parts = [count * size // total for size in sizes]
-    by_remainder = sorted(range(len(sizes)), key=lambda i: (-(count * sizes[i] % total), i))
-    for i in by_remainder[: count - sum(parts)]:
-        parts[i] += 1
-    for i, part in enumerate(parts):
-        if part == 0:
-            # From the class that got most above its share, so that a larger class keeps no fewer than a smaller one.
-            excess = [parts[j] * total - count * sizes[j] if parts[j] > 1 else -math.inf for j in range(len(sizes))]
-            parts[excess.index(max(excess))] -= 1
-            parts[i] = 1
-    return parts
-
-
 @lru_cache(maxsize=1)
 def _pipeline(operations: Operations) -> Callable[[Image.Image], Image.Image]:
     return operations.pipeline()
 
 
-def _augment_file(root: Path, work: Path, seed: int, operations: Operations, task: _Task) -> tuple[Record, bool]:
-    source = root / task.record.path
-    if task.copy < 0:
-        return _carry_over(source, work, task.record), False
-    image = read_image(source)
-    format = lossless_format(image) if image.format != "GIF" else "PNG"
-    same, as_png = _sample_names(task.record.path, task.copy)
-    target = same if format == image.format else as_png
-    converted = kind(image) != "RGB"
-    if (work / target).exists():
-        data = (work / target).read_bytes()
+_Made = Iterator[tuple[Record, bool]]
+_Run = Callable[[list[_Task]], _Made]
+
+
+def _spread(run: _Run, tasks: list[_Task], workers: int | None, *, processes: bool) -> _Made:
+    """Yield what `run` yields for all tasks, in their order, some of them at a time in each worker."""
+    count = files.worker_count(workers)
+    if count == 1:
+        yield from run(tasks)
+        return
+    size = max(1, min(CHUNK, len(tasks) // (4 * count)))
+    chunks = (tasks[i : i + size] for i in range(0, len(tasks), size))
+    for done in files.parallel(partial(_finish, run), chunks, count, processes=processes):
+        yield from done
+
+
+def _finish(run: _Run, tasks: list[_Task]) -> list[tuple[Record, bool]]:
+    return list(run(tasks))
+
+
+def _augment_tasks(root: Path, work: Path, seed: int, operations: Operations, tasks: list[_Task]) -> _Made:
+    memory = BmpMemory()
+    for (path, carried), group in itertools.groupby(tasks, lambda task: (task.record.path, task.copy < 0)):
+        if carried:
+            yield from ((_carry_over(root / path, work, task.record), False) for task in group)
+        else:
+            yield from _augment_file(root, work, seed, operations, list(group), memory)
+
+
+def _augment_file(
+    root: Path, work: Path, seed: int, operations: Operations, tasks: list[_Task], memory: BmpMemory
+) -> _Made:
+    """Make samples of one original."""
+    record = tasks[0].record
+    pixels = memory.read(root / record.path) if operations.exact else None
+    make: Callable[[str], bytes | memoryview]
+    if pixels is not None:
+        make, keeps_format, converted = partial(_turned_bmp, memory, pixels, operations), True, False
     else:
-        try:
-            augmented = augment_image(to_rgb(image), operations, f"{seed}/{task.record.path}/{task.copy}")
-        except ValueError as error:
-            raise CustomCNNError(
-                f"Images are large enough for the operations. Received: {show(task.record.path)}, "
-                f"{image.width} x {image.height} pixels ({error}). Use fewer of them."
-            ) from None
-        data = encode(augmented, format)
-        files.write_bytes(work / target, data)
-    return replace(task.record, path=target, group=_group(task.record), sha256=files.sha256(data)), converted
+        image = read_image(root / record.path)
+        format = lossless_format(image) if image.format != "GIF" else "PNG"
+        keeps_format, converted = format == image.format, kind(image) != "RGB"
+        make = partial(_augmented, to_rgb(image), operations, format, record.path)
+    for task in tasks:
+        same, as_png = _sample_names(record.path, task.copy)
+        target = same if keeps_format else as_png
+        if (work / target).exists():
+            data: bytes | memoryview = (work / target).read_bytes()
+        else:
+            data = make(f"{seed}/{record.path}/{task.copy}")
+            files.write_bytes(work / target, cast(bytes, data))
+        yield replace(record, path=target, group=_group(record), sha256=files.sha256(cast(bytes, data))), converted
+
+
+def _augmented(image: Image.Image, operations: Operations, format: str, name: str, seed: str) -> bytes:
+    if operations.exact:
+        return encode(_turned(image, *draw_view(operations, seed)), format)
+    try:
+        return encode(augment_image(image, operations, seed), format)
+    except ValueError as error:
+        raise CustomCNNError(
+            f"Images are large enough for the operations. Received: {show(name)}, "
+            f"{image.width} x {image.height} pixels ({error}). Use fewer of them."
+        ) from None
+
+
+def _turned(image: Image.Image, turns: int, mirrored: bool, upside_down: bool) -> Image.Image:
+    image = image.copy()  # without what the file's format knew beside the pixels, as Augmentor's operations leave it
+    if turns:
+        image = image.transpose(Image.Transpose.ROTATE_90 if turns > 0 else Image.Transpose.ROTATE_270)
+    if mirrored:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if upside_down else image
+
+
+def draw_view(operations: Operations, seed: str) -> tuple[int, bool, bool]:
+    """Draw the turns and flips that `augment_image` makes of this seed, without touching the global generators.
+
+    Returns:
+        Quarter turns against the clock (-1, 0 or 1); then whether mirrored left to right; then whether top to bottom.
+    """
+    chance = random.Random(seed)
+    chance.getrandbits(32)  # numpy's seed, there
+
+    def fires(asked_for: bool, most: int) -> bool:
+        fired = asked_for and chance.random() < operations.probability
+        if fired:
+            chance.randint(0, most)  # Augmentor's operations draw one even where they have no use for it
+        return fired
+
+    turns = fires(operations.turns, 2) - fires(operations.turns, 2)
+    return turns, fires(operations.flips, 1), fires(operations.flips, 1)
+
+
+def _turned_bmp(memory: BmpMemory, pixels: np.ndarray, operations: Operations, seed: str) -> memoryview:
+    turns, mirrored, upside_down = draw_view(operations, seed)
+    pixels = np.rot90(pixels, turns)[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+    data, place = memory.empty(*pixels.shape[:2])
+    copy_pixels(pixels[::-1], place[::-1])  # upwards: the file's own order
+    return data
 
 
 def _sample_names(path: str, copy: int) -> tuple[str, str]:

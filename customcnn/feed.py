@@ -53,12 +53,13 @@ def batches(
 
     class Batches(keras.utils.PyDataset):
         epoch = 0
+        shuffled = (-1, rows)  # the order of an epoch, drawn once
 
         def __len__(self) -> int:
             return -(-len(rows) // batch_size)
 
         def __getitem__(self, index: int) -> tuple[Any, ...]:
-            order = rows if seed is None else rows[np.random.default_rng((seed, self.epoch)).permutation(len(rows))]
+            order = self.order()
             # Sorted within the batch: neighbours on the disk are read together, and the sum over a batch has no order.
             chosen = np.sort(order[index * batch_size : (index + 1) * batch_size])
             inputs = images[chosen]
@@ -66,6 +67,14 @@ def batches(
                 inputs = transform(inputs, (seed or 0, self.epoch, index))
             found = (inputs, _repeated(wanted[chosen], outputs))
             return found if weights is None else (*found, _repeated(weights[chosen], outputs))
+
+        def order(self) -> np.ndarray:
+            epoch, order = self.shuffled
+            if seed is None or epoch == self.epoch:
+                return order
+            order = rows[np.random.default_rng((seed, self.epoch)).permutation(len(rows))]
+            self.shuffled = (self.epoch, order)
+            return order
 
         def on_epoch_end(self) -> None:
             self.epoch += 1

@@ -1,5 +1,6 @@
 """Classes of unequal size: which training images an epoch takes, and what each weighs."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -19,23 +20,28 @@ class Sampling:
         oversample: "none"; a number k: every image of the smallest class k times in an epoch; or "balance": the images
             of each class repeated until it is as large as the largest.
         class_weights: "balanced" weighs an image's loss by the inverse of its class's share; "none" does not.
+        views: so many images in an epoch, the classes' shares kept; 0 for every image once.
     """
 
     undersample: int = 0
     oversample: str = "none"
     class_weights: str = "none"
+    views: int = 0
 
     def __post_init__(self) -> None:
         number = re.fullmatch(r"\d+(\.\d+)?", self.oversample) and 1 <= float(self.oversample) <= 1000
         rules = {
             "class_weights": one_of(self.class_weights, CLASS_WEIGHTS),
             "undersample": (self.undersample >= 0, "0 or more"),
+            "views": (self.views >= 0, "0 or more"),
             "oversample": (
                 self.oversample in ("none", "balance") or bool(number),
                 "none, balance, or how often the smallest class is taken, 1 to 1000",
             ),
         }
         require(self, "sampling.", rules)
+        rule = "0 beside oversample, for both say how long an epoch is"
+        require(self, "sampling.", {"views": (not self.views or self.oversample == "none", rule)})
 
 
 def epoch_rows(labels: np.ndarray, rows: np.ndarray, sampling: Sampling, seed: int) -> np.ndarray:
@@ -44,8 +50,9 @@ def epoch_rows(labels: np.ndarray, rows: np.ndarray, sampling: Sampling, seed: i
     Undersampling comes first: of a class with more than `undersample` images so many are drawn by the seed, and a
     larger number keeps all that a smaller one does. Oversampling goes by what is left. "balance" repeats every class
     that is smaller than the largest; a number k repeats the smallest class alone (of equally small ones that of the
-    lowest number) until it has k times its images, rounded, halves up. Every image of a class is taken equally often,
-    but for a remainder that is drawn by the seed and taken once more.
+    lowest number) until it has k times its images, rounded, halves up. `views` instead shares so many places out to the
+    classes in proportion to what is left of them (see `apportion`). Every image of a class is taken equally often, but
+    for a remainder that is drawn by the seed and taken once more.
 
     Args:
         labels: int64 (N,), class numbers of all images.
@@ -55,6 +62,9 @@ def epoch_rows(labels: np.ndarray, rows: np.ndarray, sampling: Sampling, seed: i
 
     Returns:
         int64 (L,), sorted; a row stands as often as its image is taken.
+
+    Raises:
+        CustomCNNError: fewer `views` than classes.
 
     Reference:
         The six-backbone transfer study trims the training classes of C-NMC 2019 to 3,050 images each
@@ -67,7 +77,11 @@ def epoch_rows(labels: np.ndarray, rows: np.ndarray, sampling: Sampling, seed: i
     if sampling.undersample:
         parts = {label: part[: sampling.undersample] for label, part in parts.items()}
     sizes = {label: len(part) for label, part in parts.items()}
-    if sizes and sampling.oversample == "balance":
+    if sizes and sampling.views:
+        rule = f"0, or at least 1 for each of {len(sizes)} classes"
+        require(sampling, "sampling.", {"views": (sampling.views >= len(sizes), rule)})
+        sizes = dict(zip(sizes, apportion(sampling.views, list(sizes.values())), strict=True))
+    elif sizes and sampling.oversample == "balance":
         sizes = dict.fromkeys(sizes, max(sizes.values()))
     elif sizes and sampling.oversample != "none":
         smallest = min(sizes, key=lambda label: sizes[label])
@@ -80,6 +94,25 @@ def epoch_rows(labels: np.ndarray, rows: np.ndarray, sampling: Sampling, seed: i
 def _shuffled(rows: np.ndarray, seed: int, purpose: str, label: int) -> np.ndarray:
     # The purpose keeps the draws apart from those of the epochs, which come from (seed, epoch).
     return np.random.default_rng((seed, *purpose.encode(), label)).permutation(rows)
+
+
+def apportion(count: int, sizes: list[int]) -> list[int]:
+    """Share `count` out in proportion to the sizes, in whole numbers of at least 1 that sum to it (largest remainder).
+
+    The first of equal remainders comes first.
+    """
+    total = sum(sizes)
+    parts = [count * size // total for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda i: (-(count * sizes[i] % total), i))
+    for i in by_remainder[: count - sum(parts)]:
+        parts[i] += 1
+    for i, part in enumerate(parts):
+        if part == 0:
+            # From the class that got most above its share, so that a larger class keeps no fewer than a smaller one.
+            excess = [parts[j] * total - count * sizes[j] if parts[j] > 1 else -math.inf for j in range(len(sizes))]
+            parts[excess.index(max(excess))] -= 1
+            parts[i] = 1
+    return parts
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:

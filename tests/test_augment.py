@@ -1,6 +1,7 @@
 """Augmentation: the shares, the chances, the bytes for a seed, and going on after a stop."""
 
 import hashlib
+import itertools
 import random
 import re
 from collections import Counter
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from customcnn.audit import eight_views
-from customcnn.augment import Operations, apportion, augment_folder, augment_image, minority_samples, samples, shifted
+from customcnn.augment import Operations, augment_folder, augment_image, minority_samples, samples, shifted
 from customcnn.errors import CustomCNNError
-from customcnn.images import decode, read_image
+from customcnn.images import decode, encode, read_image, to_rgb
 from customcnn.manifest import Manifest, Record, read_manifest, scan
+from customcnn.sampling import apportion
 
 RNG = np.random.default_rng(3)
 NOISE = Image.fromarray(RNG.integers(0, 256, (24, 24, 3), dtype=np.uint8))
@@ -659,3 +661,63 @@ def test_a_destination_with_something_in_it_is_kept_unless_replaced(make_folder,
     assert files_in(tmp_path / "out") == before
     augment(src, tmp_path / "out", 6, replace_dst=True)
     assert len(files_in(tmp_path / "out")) == 7
+
+
+# ---------------------------------------------------------------- turns and flips without Augmentor
+
+
+@pytest.mark.parametrize("values", [{}, {"probability": 0.3}, {"turns": False}, {"flips": False}, {"probability": 0.0}])
+@pytest.mark.parametrize("suffix", [".bmp", ".png", ".tif", ".webp"])
+def test_turned_files_are_byte_for_byte_those_of_augmentors_operations(make_folder, tmp_path, suffix, values):
+    operations = Operations(**values)
+    assert operations.exact
+    src = make_folder({"all": 2, "hem": 1}, size=7, suffix=suffix)
+    NOISE.resize((9, 5)).save(src / f"hem/wide{suffix}")
+    NOISE.resize((5, 9)).save(src / f"hem/tall{suffix}")
+    result = augment(src, tmp_path / "out", 60, seed=4, operations=operations)
+    for record in result.manifest.records:
+        original, copy = origin(record.path), int(re.search(r"-aug(\d+)", record.path)[1])
+        image = read_image(src / original)
+        wanted = encode(augment_image(to_rgb(image), operations, f"4/{original}/{copy}"), image.format)
+        assert (tmp_path / "out" / record.path).read_bytes() == wanted, record.path
+    augment(src, tmp_path / "two", 60, seed=4, operations=operations, workers=2)
+    assert files_in(tmp_path / "two") == files_in(tmp_path / "out")
+
+
+def test_a_seed_gives_the_files_it_always_gave(tmp_path):
+    pixels = np.arange(3 * 5 * 5, dtype=np.uint8).reshape(5, 5, 3)
+    for i, label in enumerate(["all", "all", "hem"]):
+        (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels + i).save(tmp_path / f"data/{label}/{i}.bmp")
+    augment(tmp_path / "data", tmp_path / "out", 20)
+    found = hashlib.sha256(b"".join(name.encode() + data for name, data in sorted(files_in(tmp_path / "out").items())))
+    assert found.hexdigest() == "dbdfcaf2ca406ddb74df9f8f6d8450f38b7f93b3efdb236d59d0fe95ceba560e"
+
+
+def test_bmps_that_are_not_plain_are_decoded(make_folder, tmp_path):
+    src = make_folder({"all": 1, "hem": 1})
+    NOISE.quantize(16).save(src / "all/palette.bmp")
+    NOISE.convert("RGBA").save(src / "all/deep.bmp")
+    data = (src / "hem/0.bmp").read_bytes()
+    (src / "hem/longer.bmp").write_bytes(data + b"more")
+    result = augment(src, tmp_path / "out", 40)
+    for record in result.manifest.records:
+        views = [view.tolist() for view in eight_views(decode(src / origin(record.path)))]
+        assert decode(tmp_path / "out" / record.path).tolist() in views
+    assert result.converted > 0
+
+
+def test_at_one_half_the_eight_views_of_a_square_are_equally_likely():
+    """By enumeration: each of the 16 ways in which four operations fire has the same probability."""
+    pixels = np.arange(9).reshape(3, 3)
+    views = Counter()
+    for left, right, mirrored, upside_down in itertools.product((False, True), repeat=4):
+        turned = np.rot90(pixels, left - right)[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+        views[turned.tobytes()] += 1
+    assert set(views.values()) == {2}
+    assert views.keys() == {np.ascontiguousarray(view).tobytes() for view in eight_views(pixels)}
+    # The recipe's flip = "both" and quarter_turns = true: the 16 ways are equally likely there too.
+    online = Counter()
+    for turns, mirrored, upside_down in itertools.product(range(4), (False, True), (False, True)):
+        online[np.rot90(pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1], turns).tobytes()] += 1
+    assert online == views

@@ -77,6 +77,7 @@ OTHERS = {
     "sampling.undersample": 3050,
     "sampling.oversample": "2",
     "sampling.class_weights": "balanced",
+    "sampling.views": 20000,
     "schedule.kind": "plateau",
     "schedule.warmup": 2,
     "schedule.factor": 0.1,
@@ -151,6 +152,7 @@ def test_the_defaults_are_the_reports():
         "sampling.undersample": 0,
         "sampling.oversample": "none",
         "sampling.class_weights": "none",
+        "sampling.views": 0,
         "schedule.kind": "constant",
         "schedule.warmup": 0,
         "schedule.factor": 0.5,
@@ -229,6 +231,7 @@ hue = 0.0
 undersample = 0
 oversample = "2"
 class_weights = "none"
+views = 0
 
 [schedule]
 kind = "step"
@@ -266,7 +269,7 @@ samplings = st.builds(
     undersample=counts,
     oversample=st.sampled_from(["none", "balance"]) | st.floats(1, 1000).map(str),
     class_weights=st.sampled_from(CLASS_WEIGHTS),
-)
+) | st.builds(Sampling, undersample=counts, views=counts)
 schedules = st.builds(
     Schedule,
     kind=st.sampled_from(KINDS),
@@ -313,9 +316,13 @@ def test_a_recipe_comes_back_from_its_flat_values(recipe):
     assert parse_recipe(flat(recipe), "here", others()) == recipe
 
 
+ALONE = ("augmentation.pipeline", "sampling.views")
+"""Keys that some of the others exclude."""
+
+
 def others() -> Recipe:
     """Return a recipe in which no value is the default, but for the pipeline that stands instead of other keys."""
-    return parse_recipe({**OTHERS, "augmentation.pipeline": ""}, "here")
+    return parse_recipe({**OTHERS, **{key: KEYS[key].default for key in ALONE}}, "here")
 
 
 def test_others_name_every_key():
@@ -340,7 +347,7 @@ def test_every_key_can_be_set_and_comes_back(tmp_path, key):
     assert load_recipe(None, with_other(key)) == recipe
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if key != "augmentation.pipeline"])
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in ALONE])
 def test_a_key_alone_changes_nothing_else(key):
     assert flat(parse_recipe({key: OTHERS[key]}, "here")) == with_other(key)
     back = {key: KEYS[key].default}
@@ -533,6 +540,7 @@ def test_wrong_types(key, value, wanted):
         ("sampling.undersample", -1, "0 or more"),
         ("sampling.oversample", "0.5", "none, balance, or how often the smallest class is taken, 1 to 1000"),
         ("sampling.oversample", "twice", "none, balance, or how often the smallest class is taken, 1 to 1000"),
+        ("sampling.views", -1, "0 or more"),
         ("sampling.class_weights", "equal", "one of none, balanced"),
         ("schedule.kind", "linear", "one of constant, step, cosine, plateau, lra"),
         *[(f"schedule.{name}", -1, "0 or more") for name in ("warmup", "patience", "ask_epoch")],

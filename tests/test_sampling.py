@@ -218,3 +218,56 @@ def test_an_oversampling_that_is_refused(oversample):
 @pytest.mark.parametrize("oversample", ["none", "balance", "1", "2", "1.5", "1000"])
 def test_an_oversampling_that_is_taken(oversample):
     assert Sampling(oversample=oversample).oversample == oversample
+
+
+# ---------------------------------------------------------------- so many views in an epoch
+
+
+def test_views_keep_the_classes_shares():
+    assert sizes(taken(views=20)) == {0: 10, 1: 4, 2: 6}
+    assert sizes(taken(views=4)) == {0: 2, 1: 1, 2: 1}
+    labels = np.repeat([0, 1], [5817, 2711])
+    rows = taken(labels=labels, rows=np.arange(len(labels)), views=20_000)
+    assert sizes(rows, labels) == {0: 13642, 1: 6358}
+    assert set(Counter(rows).values()) == {2, 3}
+
+
+def test_views_share_out_what_undersampling_has_left():
+    rows = taken(undersample=2, views=12)
+    assert sizes(rows) == {0: 4, 1: 4, 2: 4}
+    assert set(Counter(rows).values()) == {2}
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(5, 300), st.integers(0, 2**32 - 1))
+def test_views_use_every_image_of_a_class_equally_often(labels, views, seed):
+    labels = np.array(labels, dtype=np.int64)
+    found = taken(seed, labels, np.arange(len(labels)), views=views)
+    assert len(found) == views
+    assert found == taken(seed, labels, np.arange(len(labels)), views=views) == sorted(found)
+    times = Counter(found)
+    for label in set(labels.tolist()):
+        own = [times[row] for row in np.flatnonzero(labels == label).tolist()]
+        assert sum(own) >= 1
+        assert max(own) - min(own) <= 1
+
+
+def test_the_seed_decides_which_images_are_viewed_once_more():
+    labels = np.zeros(100, int)
+    assert taken(1, labels, np.arange(100), views=130) != taken(2, labels, np.arange(100), views=130)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"views": -1}, "0 or more. Received: -1."),
+        (
+            {"views": 9, "oversample": "balance"},
+            "0 beside oversample, for both say how long an epoch is. Received: 9.",
+        ),
+        ({"views": 2}, "0, or at least 1 for each of 3 classes. Received: 2."),
+    ],
+)
+def test_views_that_are_refused(values, message):
+    with pytest.raises(CustomCNNError) as caught:
+        taken(**values)
+    assert str(caught.value) == f"Recipe key sampling.views: {message}"

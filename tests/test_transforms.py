@@ -688,3 +688,26 @@ def test_a_pipeline_that_does_not_fit_the_images(tmp_path: Any, library: Any, na
         transformed(NOISE, **keys)
     assert f"Received: {str(tmp_path / 'a.json')!r}, which {transforms[name][1]}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- turns and flips of a whole batch
+
+
+@given(st.integers(0, 9), sizes, sizes, st.sampled_from(FLIPS), st.booleans(), st.integers(0, 2**32 - 1))
+def test_a_batch_of_turns_is_that_of_its_images_one_by_one(
+    count: int, height: int, width: int, flip: str, quarter_turns: bool, seed: int
+) -> None:
+    augmentation = Augmentation(flip=flip, quarter_turns=quarter_turns)
+    images = np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    before = images.copy()
+    found = make_transform(augmentation)(images, (seed, 1, 2))
+    assert (found.shape, found.dtype) == (images.shape, np.uint8)
+    for place, amounts in enumerate(draw(augmentation, (seed, 1, 2), count)):
+        wanted = images[place]
+        wanted = wanted[:, ::-1] if amounts.mirrored else wanted
+        wanted = wanted[::-1] if amounts.upside_down else wanted
+        turns = amounts.quarter_turns if height == width else amounts.quarter_turns // 2 * 2
+        wanted = np.rot90(wanted, turns)
+        np.testing.assert_array_equal(found[place], wanted)
+        np.testing.assert_array_equal(change(images[place], amounts), wanted)
+    np.testing.assert_array_equal(images, before)

@@ -1,12 +1,13 @@
 """The engine "arrays": numpy and Pillow, one image after the other, without state."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from customcnn.transforms import Augmentation, Transform
-from customcnn.transforms.amounts import Amounts, draw
+from customcnn.transforms.amounts import AMOUNTS, NUMBERS, Amounts, draw, generator
 
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 """Shares of red, green and blue in grey: ITU-R BT.601, as in Pillow."""
@@ -16,12 +17,58 @@ def arrays_transform(augmentation: Augmentation) -> Transform:
     """Return the function that changes a batch, see `make_transform`."""
 
     def transform(images: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
+        images = np.asarray(images)  # of a memory map every slice is one too, and slow to make
         changed = np.empty(images.shape, np.uint8)
+        if only_turns:
+            turn_batch(augmentation, images, key, changed)
+            return changed
         for place, amounts in enumerate(draw(augmentation, key, len(images))):
-            changed[place] = change(np.asarray(images[place]), amounts)
+            changed[place] = change(images[place], amounts)
         return changed
 
+    only_turns = replace(augmentation, flip="none", quarter_turns=False) == Augmentation()
     return transform
+
+
+def turn_batch(augmentation: Augmentation, images: np.ndarray, key: tuple[int, ...], changed: np.ndarray) -> None:
+    """Flip and turn every image of a batch, as `change` does by the amounts that `draw` gives.
+
+    Args:
+        augmentation: of which `flip` and `quarter_turns` alone are looked at.
+        images: uint8 (N, H, W, 3).
+        key: of the draws.
+        changed: uint8 (N, H, W, 3), written to.
+    """
+    numbers = generator(key, AMOUNTS).random((len(images), NUMBERS))
+    mirrored = (numbers[:, 0] < 0.5) & (augmentation.flip in ("horizontal", "both"))
+    upside_down = (numbers[:, 1] < 0.5) & (augmentation.flip in ("vertical", "both"))
+    turns = (4 * numbers[:, 2]).astype(np.int64) * augmentation.quarter_turns
+    drawn = zip(mirrored.tolist(), upside_down.tolist(), turns.tolist(), strict=True)
+    for image, target, (left_right, top_bottom, quarters) in zip(images, changed, drawn, strict=True):
+        copy_pixels(turned_view(image, left_right, top_bottom, quarters), target)
+
+
+def turned_view(image: np.ndarray, mirrored: bool, upside_down: bool, quarter_turns: int) -> np.ndarray:
+    """Return a view of an image (H, W, ...) flipped and turned as `turn_over` describes; no pixel is moved."""
+    if image.shape[0] != image.shape[1]:
+        quarter_turns = quarter_turns // 2 * 2
+    if quarter_turns >= 2:  # half a turn is both flips
+        mirrored, upside_down = not mirrored, not upside_down
+    image = image[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+    return image.swapaxes(0, 1)[::-1] if quarter_turns % 2 else image
+
+
+def copy_pixels(source: np.ndarray, target: np.ndarray) -> None:
+    """Copy a turned view of an image to where it is to lie, both uint8 (H, W, 3).
+
+    Whole rows where they keep their order; else one channel after the other, for numpy moves single bytes over long
+    strides several times as fast as it moves pixels of three.
+    """
+    if source.strides[1:] == target.strides[1:]:
+        target[...] = source
+        return
+    for channel in range(source.shape[2]):
+        target[..., channel] = source[..., channel]
 
 
 def change(image: np.ndarray, amounts: Amounts) -> np.ndarray:
@@ -56,14 +103,9 @@ def turn_over(image: np.ndarray, amounts: Amounts) -> np.ndarray:
     Returns:
         uint8 (H, W, 3).
     """
-    pixels = np.ascontiguousarray(image).view("V3")[..., 0]  # numpy moves whole pixels twice as fast as their bytes
-    if amounts.mirrored:
-        pixels = pixels[:, ::-1]
-    if amounts.upside_down:
-        pixels = pixels[::-1]
-    square = pixels.shape[0] == pixels.shape[1]
-    pixels = np.rot90(pixels, amounts.quarter_turns if square else amounts.quarter_turns // 2 * 2)
-    return np.ascontiguousarray(pixels).view(np.uint8).reshape(image.shape)
+    turned = np.empty_like(image, order="C")
+    copy_pixels(turned_view(image, amounts.mirrored, amounts.upside_down, amounts.quarter_turns), turned)
+    return turned
 
 
 def move(image: np.ndarray, amounts: Amounts) -> np.ndarray:
