@@ -2,9 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,14 @@ from customcnn.metrics import evaluate_predictions
 from customcnn.pack import find_pack, pack
 from customcnn.progress import Progress, silent
 from customcnn.runs import ModelInfo, RunDir, load_model, read_classifier, rows_to_csv
+from customcnn.runtime import BATCH as BATCH_EXPORTED
+from customcnn.runtime import Exported, StaleExport, export_path, is_installed
 
 if TYPE_CHECKING:
     import keras
 
 BATCH = 64
+RUNTIMES = ("auto", "keras", "openvino")
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,14 @@ def evaluate(
             f"Data has the classes of the run. Received: {show_all(sorted(unknown))} in {show(data.root)}, where "
             f"{show(run.path)} knows {show_all(info.classes)}. Give the data that belongs to the run."
         )
-    devices.configure(device)
+    used = devices.configure(device)
     # A training leaves a pack of all parts; where there is none, the scored images alone are decoded.
     packed = find_pack(data, info.input_size) or pack(scored, info.input_size, workers=workers, progress=progress)
     if packed.converted:
         say(converted_note(packed.converted))
-    predicted = _predict_rows(load_model(path), packed.images, packed.rows(name if data.parts else None), progress)
+    model = load_model(path)
+    devices.prepare(model, used)
+    predicted = _predict_rows(model, packed.images, packed.rows(name if data.parts else None), progress)
     labels = np.array([info.classes.index(record.label) for record in scored.records])
     groups = [record.group for record in scored.records] if scored.groups_known else None
     metrics = evaluate_predictions(
@@ -157,7 +163,11 @@ def probabilities(model: "keras.Model", images: np.ndarray) -> np.ndarray:
     Returns:
         float64 (N, classes); rows sum to 1.
     """
-    raw = np.asarray(model.predict_on_batch(images), dtype=np.float64)
+    return _shares(model.predict_on_batch(images))
+
+
+def _shares(output: np.ndarray) -> np.ndarray:
+    raw = np.asarray(output, dtype=np.float64)
     if raw.shape[1] == 1:
         raw = np.concatenate([1 - raw, raw], axis=1)
     return raw / raw.sum(axis=1, keepdims=True)
@@ -209,6 +219,7 @@ def predict(
     images: Sequence[Path],
     *,
     weights: str = "best",
+    runtime: str = "auto",
     device: str = "auto",
     workers: int | None = None,
     progress: Progress = silent,
@@ -220,37 +231,75 @@ def predict(
         run: a trained run.
         images: files or folders.
         weights: "best" or "last".
+        runtime: "keras"; "openvino", from the run's export; "auto" for openvino where an export of these very weights
+            is there and OpenVINO is installed, and no GPU is asked for.
         device: "auto", "cpu" or "gpu".
         workers: threads for decoding; None for one a core.
         progress: draws the bar, see `customcnn.progress`.
-        say: receives the note about converted images.
+        say: receives the notes about converted images and about an export that is not used.
 
     Returns:
         One prediction a file, in the order given; a folder's files sorted by name.
 
     Raises:
-        CustomCNNError: no trained network, or a file that is not an image.
+        CustomCNNError: no trained network, a file that is not an image, or for "openvino" no export of these weights.
     """
     path = run.weights(weights)
     info = read_classifier(path)
     paths = expand(images)
-    devices.configure(device)
-    model = load_model(path)
+    exported = _exported(path, runtime, device, say)
+    network: Network
+    if exported:
+        network, size = exported.compile(len(paths)), BATCH_EXPORTED
+    else:
+        devices.configure(device)
+        network, size = _keras_network(path), BATCH
     found: list[Prediction] = []
     kinds: Counter[str] = Counter()
     with progress(len(paths), "predict") as advance:
         decoded = files.parallel(partial(_decode, size=info.input_size), paths, workers)
-        for start in range(0, len(paths), BATCH):
-            names = paths[start : start + BATCH]
-            images_here, kinds_here = zip(*(next(decoded) for _ in names), strict=True)
-            kinds.update(kinds_here)
-            for name, row in zip(names, probabilities(model, np.stack(images_here)), strict=True):
+        for raw in network(_batches(decoded, size, kinds)):
+            for row in _shares(raw):
                 by_class = {label: float(value) for label, value in zip(info.classes, row, strict=True)}
-                found.append(Prediction(str(name), info.classes[int(row.argmax())], by_class))
-            advance(len(names))
+                found.append(Prediction(str(paths[len(found)]), info.classes[int(row.argmax())], by_class))
+            advance(len(raw))
     if note := converted_note(kinds):
         say(note)
     return found
+
+
+Network = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
+"""Batches of uint8 (N, H, W, 3) in, their raw outputs (N, classes) or (N, 1) out, in order."""
+
+
+def _exported(path: Path, runtime: str, device: str, say: Callable[[str], object]) -> Exported | None:
+    """Return the export to use; None for Keras."""
+    if runtime not in RUNTIMES:
+        raise CustomCNNError(f"--runtime is one of {', '.join(RUNTIMES)}. Received: {show(runtime)}. Choose one.")
+    if runtime == "openvino":
+        if device == "gpu":
+            raise CustomCNNError(
+                "--runtime openvino computes on the CPU. Received: --device gpu. Use --runtime keras, or --device cpu."
+            )
+        return Exported(path)
+    if runtime == "keras" or device == "gpu" or not (export_path(path).exists() and is_installed()):
+        return None
+    try:
+        return Exported(path)
+    except StaleExport as error:
+        say(f"Note: Keras computes this. {error}")
+        return None
+
+
+def _keras_network(path: Path) -> Network:
+    model = load_model(path)
+    return lambda batches: (np.asarray(model.predict_on_batch(batch)) for batch in batches)
+
+
+def _batches(decoded: Iterator[tuple[np.ndarray, str]], size: int, kinds: Counter[str]) -> Iterator[np.ndarray]:
+    while some := list(islice(decoded, size)):
+        kinds.update(kind for _, kind in some)
+        yield np.stack([image for image, _ in some])
 
 
 def _decode(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, str]:

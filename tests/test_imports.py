@@ -19,7 +19,7 @@ HEAVY |= {"albumentations", "optuna", "kagglehub", "openvino"}
 
 LAYERS = (
     ("errors", "progress", "fused"),
-    ("files", "page"),
+    ("files", "page", "runtime"),
     ("images", "models", "sampling", "schedules", "stain"),
     ("manifest", "transforms", "metrics", "plots", "bmp"),
     ("recipe",),
@@ -27,7 +27,7 @@ LAYERS = (
     ("runs",),
     ("pack", "samples", "download", "split", "crop", "augment", "audit", "callbacks", "compile", "warmstart", "feed"),
     ("export",),
-    ("train", "evaluate"),
+    ("train", "evaluate", "export"),
     ("visualize", "model_selection", "ensemble", "pretrain"),
     ("studies",),
     ("cli",),
