@@ -26,7 +26,6 @@ LAYERS = (
     ("leakage", "devices"),
     ("runs",),
     ("pack", "samples", "download", "split", "crop", "augment", "audit", "callbacks", "compile", "warmstart", "feed"),
-    ("export",),
     ("train", "evaluate", "export"),
     ("visualize", "model_selection", "ensemble", "pretrain"),
     ("studies",),
