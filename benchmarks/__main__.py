@@ -6,6 +6,7 @@ import click
 
 GOALS = {
     "train": "one training step on the CPU",
+    "epoch": "whole epochs beside their steps, validation, checkpoints",
     "pack": "decoding once, and reading shuffled batches",
     "augment": "turned and flipped images, on the disk and in memory",
     "predict": "inference, and the start of customcnn predict",

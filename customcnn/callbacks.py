@@ -5,14 +5,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
 
+from customcnn.checkpoint import Checkpointer
 from customcnn.errors import CustomCNNError
 from customcnn.progress import Progress
 from customcnn.recipe import Recipe
-from customcnn.runs import ModelInfo, RunDir, kept_epoch, link_or_copy, load_model, read_info, save_model, stopped
+from customcnn.runs import ModelInfo, RunDir, kept_epoch, link_or_copy, load_model, read_info, stopped
 from customcnn.schedules import lra, next_rate
 
 COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy")
@@ -26,19 +28,21 @@ def scores(logs: Mapping[str, float] | None) -> dict[str, float]:
 
 
 class Recorder(keras.callbacks.Callback):
-    """Write last.keras, best.keras and history.csv after every epoch, so that a kill at any moment loses one at most.
+    """Write last.keras, best.keras and history.csv after every epoch, so that a kill loses little.
 
     The order matters: last.keras comes first and carries the history so far; best.keras is a link to it where the epoch
-    was the best; history.csv follows. What a kill left undone is done when the run is resumed.
+    was the best; history.csv follows. What a kill left undone is done when the run is resumed. A large network is
+    written while the next epoch is at work (see `Checkpointer`): a kill then loses that epoch, and in its first seconds
+    the one before it too.
     """
 
     def __init__(self, run: RunDir, recipe: Recipe, info: ModelInfo, average: "MovingAverage | None" = None) -> None:
         super().__init__()
         self.run, self.recipe, self.info, self.average = run, recipe, info, average
         self.history_rows = [dict(row) for row in info.history]
+        self.checkpointer = Checkpointer(run.last)
         if info.epoch:
-            self._link_best()
-            run.write_history(self.history_rows)
+            self._follow(info)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Add the epoch to the history and write everything.
@@ -50,16 +54,20 @@ class Recorder(keras.callbacks.Callback):
         _require_finite(row.get("val_loss", 0.0), f"on the validation part after epoch {epoch + 1}")
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.history_rows.append({"epoch": epoch + 1, **row, "learning_rate": rate})
-        self.info = replace(self.info, epoch=epoch + 1, history=self.history_rows)
+        self.info = replace(self.info, epoch=epoch + 1, history=list(self.history_rows))
         with self.average.in_model() if self.average else nullcontext():
-            save_model(self.model, self.info, self.run.last)
-        self._link_best()
-        self.run.write_history(self.history_rows)
+            follow, again = partial(self._follow, self.info), epoch + 1 < self.recipe.epochs
+            self.checkpointer.save(self.model, self.info, follow, again=again)
 
-    def _link_best(self) -> None:
-        best = kept_epoch(self.history_rows, self.recipe)
-        if best == self.info.epoch and not (self.run.best.is_file() and read_info(self.run.best).epoch == best):
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self.checkpointer.close()
+
+    def _follow(self, info: ModelInfo) -> None:
+        best = kept_epoch(info.history, self.recipe)
+        if best == info.epoch and not (self.run.best.is_file() and read_info(self.run.best).epoch == best):
             link_or_copy(self.run.last, self.run.best)
+        self.run.write_history(info.history)
 
 
 class StopAtNaN(keras.callbacks.Callback):
@@ -100,6 +108,7 @@ class LearningRate(keras.callbacks.Callback):
         rate = next_rate(recipe.schedule, recipe.learning_rate, recipe.epochs, history)
         self.model.optimizer.learning_rate.assign(rate)
         if recipe.schedule.kind == "lra" and lra(recipe.schedule, recipe.learning_rate, history).restore:
+            self.recorder.checkpointer.wait()  # it may be about to write that very file
             self.model.set_weights(load_model(self.recorder.run.best, whole=True).get_weights())
 
 
@@ -250,7 +259,7 @@ def callbacks(
     ask: Callable[[str], bool] | None = None,
     some: Callable[[], Iterator[np.ndarray]] = lambda: iter(()),
 ) -> tuple[Recorder, Bar, *tuple[keras.callbacks.Callback, ...]]:
-    """Return the callbacks of a training: the recorder first, then the bar, which is to be closed.
+    """Return the callbacks of a training: the recorder first, then the bar, which both are to be closed.
 
     Args:
         run: where the checkpoints go.

@@ -107,10 +107,8 @@ def load_model(path: Path, *, whole: bool = False) -> "keras.Model":
     Raises:
         CustomCNNError: the file is missing or damaged.
     """
-    import keras
-
     try:
-        model = keras.models.load_model(path)
+        model = _loaded(path)
     except MemoryError:
         raise
     except Exception as error:  # as in read_info, and whatever Keras and HDF5 make of damaged contents
@@ -120,8 +118,25 @@ def load_model(path: Path, *, whole: bool = False) -> "keras.Model":
     if whole:
         return model
     if len(model.outputs) > 1:
+        import keras
+
         model = keras.Model(model.input, model.outputs[0], name=model.name)
     return devices.suited(model)
+
+
+def _loaded(path: Path) -> "keras.Model":
+    """Load a file under the global precision that it was trained in: Keras scales the loss by that in float16."""
+    import keras
+
+    with zipfile.ZipFile(path) as archive:
+        half = b'"mixed_float16"' in archive.read("config.json")
+    policy = keras.config.dtype_policy()
+    if half:
+        keras.config.set_dtype_policy("mixed_float16")
+    try:
+        return keras.models.load_model(path)
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from customcnn.images import converted_note
 from customcnn.leakage import Leakage, find_leakage, notes
 from customcnn.manifest import Manifest, require_classes
 from customcnn.models import build_model, get_spec
-from customcnn.pack import Packed, pack
+from customcnn.pack import Packed, pack, stream
 from customcnn.progress import Progress, silent
 from customcnn.recipe import KEYS, Recipe, flat
 from customcnn.runs import ModelInfo, RunDir, kept_epoch, load_model, read_info, stopped
@@ -70,6 +70,7 @@ def train(
     *,
     resume: bool = False,
     replace_run: bool = False,
+    no_pack: bool = False,
     workers: int | None = None,
     progress: Progress = silent,
     say: Callable[[str], object] = lambda line: None,
@@ -86,6 +87,7 @@ def train(
         recipe: what to train and how.
         resume: go on with the run that is there; start where there is none.
         replace_run: delete the run that is there.
+        no_pack: decode the images anew in every epoch, see `customcnn.pack.stream`: slower, and nothing on the disk.
         workers: threads for decoding; None for one a core.
         progress: draws the bars, see `customcnn.progress`.
         say: receives one line of text for each thing a user should know.
@@ -110,6 +112,7 @@ def train(
         recipe,
         resume=resume,
         replace_run=replace_run,
+        no_pack=no_pack,
         workers=workers,
         progress=progress,
         say=say,
@@ -125,6 +128,7 @@ def carry_out(
     *,
     resume: bool,
     replace_run: bool,
+    no_pack: bool = False,
     workers: int | None,
     progress: Progress,
     say: Callable[[str], object],
@@ -134,7 +138,7 @@ def carry_out(
 
     Args:
         task: what is trained.
-        data, run, recipe, resume, replace_run, workers, progress, say, ask: see `train`.
+        data, run, recipe, resume, replace_run, no_pack, workers, progress, say, ask: see `train`.
 
     Raises:
         CustomCNNError: as `train` does, but for what is wrong with classes.
@@ -148,7 +152,10 @@ def carry_out(
     device = devices.configure(recipe.device)
     if recipe.tensorboard:
         _require_tensorboard()
-    packed = pack(data, info.input_size, workers=workers, progress=progress)
+    if no_pack:
+        packed = stream(data, info.input_size, workers)
+    else:
+        packed = pack(data, info.input_size, workers=workers, progress=progress)
     if packed.converted:
         say(converted_note(packed.converted))
     taken = None
@@ -357,13 +364,13 @@ def _fit(
         return (training[i][0] for i in range(min(len(training), -(-STATISTICS // recipe.batch_size))))
 
     recorder, bar, *others = callbacks(run, recipe, info, images, progress, say, ask, some)
-    ended = _ended(info, recipe)
-    if ended:
+    if ended := _ended(info, recipe):
+        recorder.close()
         say(f"Nothing to do: {ended}.")
         return recorder.history_rows
     if info.epoch:
         say(f"Resuming after epoch {info.epoch} of {recipe.epochs}.")
-    with closing(bar):
+    with closing(recorder), closing(bar):
         model.fit(
             training,
             validation_data=validation,

@@ -39,9 +39,13 @@ def many_cells(cells):
     return folder
 
 
-def start(*arguments):
+THREADED = "from customcnn import checkpoint, cli; checkpoint.LARGE = 0; cli.main()"
+"""The command line, with small networks written by a thread too, as large ones are."""
+
+
+def start(*arguments, threaded=False):
     """Start `customcnn` as the leader of a process group of its own."""
-    command = [sys.executable, "-m", "customcnn", *map(str, arguments)]
+    command = [sys.executable, *(["-c", THREADED] if threaded else ["-m", "customcnn"]), *map(str, arguments)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen(
         command,
@@ -274,7 +278,8 @@ def weights(path: Path) -> list[np.ndarray]:
     return [np.asarray(weight) for weight in load_model(path).weights]
 
 
-def test_a_killed_training_resumes_to_the_same_history_and_weights(cells, tmp_path):
+@pytest.mark.parametrize("threaded", [False, True], ids=["waiting", "by a thread"])
+def test_a_killed_training_resumes_to_the_same_history_and_weights(cells, tmp_path, threaded):
     parts = tmp_path / "parts"
     run("split", cells, parts, "--ratio", 0.7)
 
@@ -282,7 +287,7 @@ def test_a_killed_training_resumes_to_the_same_history_and_weights(cells, tmp_pa
         return ["train", parts, "--model", "small", "--set", "input_size=62", "--epochs", 3, "--out", out]
 
     whole = tmp_path / "whole"
-    process = start(*command(whole))
+    process = start(*command(whole), threaded=threaded)
     before = wait_until(whole.is_dir, process)
     at_work = wait_until(lambda: False, process)
     assert finish(process)[0] == 0
@@ -300,7 +305,7 @@ def test_a_killed_training_resumes_to_the_same_history_and_weights(cells, tmp_pa
         killed, epochs = True, 0
         while killed and kills < KILLS:
             started = time.time()
-            process = start(*command(out), "--resume")
+            process = start(*command(out), "--resume", threaded=threaded)
             if rng.random() < 0.8:  # while it trains: after it has begun to write into the run
                 wait_until(lambda out=out, started=started: written_since(out / "environment.json", started), process)
                 began = time.monotonic()
