@@ -6,9 +6,11 @@ import click
 
 GOALS = {
     "train": "one training step on the CPU",
+    "train-gpu": "training on a GPU, with the images on the card",
     "epoch": "whole epochs beside their steps, validation, checkpoints",
     "pack": "decoding once, and reading shuffled batches",
     "augment": "turned and flipped images, on the disk and in memory",
+    "scale": "time and memory of each command as the number of files grows",
     "predict": "inference, and the start of customcnn predict",
 }
 
@@ -24,7 +26,7 @@ class Goals(click.Group):
         """Return the command of a goal."""
         if name not in GOALS:
             return None
-        command = import_module(f"benchmarks.{name}").main
+        command = import_module(f"benchmarks.{name.replace('-', '_')}").main
         command.short_help = GOALS[name]
         return command
 

@@ -159,7 +159,7 @@ def table(results: Sequence[Result], base: str) -> str:
         if result.failed:
             lines.append(f"| {result.name} | not run: {result.failed} | | |")
             continue
-        against = f"{ratio(result, by_name[base]):.2f}" if by_name[base].rates else ""
+        against = "" if by_name[base].failed else f"{ratio(result, by_name[base]):.2f}"
         spread = f"{_number(min(result.rates))} - {_number(max(result.rates))}"
         lines.append(f"| {result.name} | {_number(result.median)} | {spread} | {against} |")
     return "\n".join(lines)

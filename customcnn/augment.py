@@ -158,7 +158,7 @@ class AugmentResult:
     converted: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Task:
     record: Record
     copy: int  # the number of this sample among those of its original; -1: carried over as it is
@@ -216,7 +216,8 @@ def augment_folder(
     if count < len(classes) and not minority:
         raise CustomCNNError(f"--count is at least 1 for each of {len(classes)} classes. Received: {count}. Give more.")
     files.refuse_overlap(manifest.root, dst)
-    tasks = [_Task(record, -1) for record in manifest.records if manifest.parts and record.split != "train"]
+    others = [record for record in manifest.records if record.split != "train"] if manifest.parts else []
+    tasks = [_Task(record, -1) for record in others]
     tasks += minority_samples(train, seed=seed) if minority else samples(train, count, seed=seed, balance=balance)
     resume = {
         "command": "augment",
@@ -265,7 +266,10 @@ def minority_samples(train: Manifest, *, seed: int) -> Iterator[_Task]:
 
 
 def _by_class(train: Manifest) -> dict[str, list[Record]]:
-    return {label: [record for record in train.records if record.label == label] for label in train.classes}
+    by_class: dict[str, list[Record]] = {label: [] for label in train.classes}
+    for record in train.records:
+        by_class[record.label].append(record)
+    return by_class
 
 
 def _uses(records: list[Record], wanted: int, seed: int) -> Iterator[tuple[Record, int]]:

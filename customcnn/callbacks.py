@@ -75,6 +75,11 @@ class StopAtNaN(keras.callbacks.Callback):
 
     epoch = 0
 
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__()
+        # Keras then looks at the loss in a thread, some steps late: a GPU is not waited for at each of them.
+        self.async_safe = device != "cpu"
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Remember the epoch, for the message."""
         self.epoch = epoch
@@ -228,13 +233,15 @@ class Bar(keras.callbacks.Callback):
         self.stack = ExitStack()
         self.advance = self.stack.enter_context(self.progress(self.images, f"epoch {epoch + 1}/{self.recipe.epochs}"))
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Move on by one batch; the last may be smaller."""
-        size = self.recipe.batch_size
-        self.advance(min(size, self.images - batch * size))
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Move on by the batch before; at the end of a step Keras would wait for the GPU's loss first."""
+        if batch:
+            self.advance(self.recipe.batch_size)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Close the bar and say the scores."""
+        size = self.recipe.batch_size
+        self.advance(self.images - (self.images - 1) // size * size)  # the last batch, which may be smaller
         self.stack.close()
         found = "  ".join(f"{key} {_short(value)}" for key, value in scores(logs).items())
         seconds = time.perf_counter() - self.began
@@ -258,6 +265,7 @@ def callbacks(
     say: Callable[[str], object],
     ask: Callable[[str], bool] | None = None,
     some: Callable[[], Iterator[np.ndarray]] = lambda: iter(()),
+    device: str = "cpu",
 ) -> tuple[Recorder, Bar, *tuple[keras.callbacks.Callback, ...]]:
     """Return the callbacks of a training: the recorder first, then the bar, which both are to be closed.
 
@@ -270,10 +278,17 @@ def callbacks(
         say: receives one line an epoch.
         ask: asks the user a question, yes or no; None where there is none to ask.
         some: yields batches of training images, to measure the statistics of averaged weights on.
+        device: "cpu" or "gpu", where the network is trained.
     """
     averages = [MovingAverage(info.epoch > 0, some)] if recipe.ema else []
     recorder = Recorder(run, recipe, info, *averages)
-    others = [LearningRate(recorder), *averages, EpochSeeds(recipe.seed), StopAtNaN(), Stopper(recorder, say, ask)]
+    others = [
+        LearningRate(recorder),
+        *averages,
+        EpochSeeds(recipe.seed),
+        StopAtNaN(device),
+        Stopper(recorder, say, ask),
+    ]
     if recipe.tensorboard:
         others.append(keras.callbacks.TensorBoard(str(run.logs), write_graph=False))
     return recorder, Bar(recipe, images, progress, say), *others

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from customcnn.errors import CustomCNNError, show
 from customcnn.recipe import Recipe
@@ -46,6 +46,23 @@ def compile_model(model: keras.Model, recipe: Recipe) -> None:
         model.optimizer.build(model.trainable_variables)
         for new, old in zip(model.optimizer.variables, before.variables, strict=True):
             new.assign(old)
+
+
+def make_variables(model: keras.Model, wanted: Any) -> None:
+    """Make the variables of optimizer and metrics: TensorFlow traces a step twice where its first call makes any.
+
+    Args:
+        model: compiled.
+        wanted: targets of a batch; one array for each output where it has several.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return
+    wanted = list(wanted) if isinstance(wanted, tuple) else wanted
+    model.optimizer.build(model.trainable_variables)
+    model.compute_metrics(None, wanted, wanted, None)
+    model.reset_metrics()
 
 
 def optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:

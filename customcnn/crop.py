@@ -35,7 +35,7 @@ class CropResult:
     reformatted: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Outcome:
     record: Record
     bad: str = ""

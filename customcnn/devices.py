@@ -35,6 +35,8 @@ def configure(device: str = "auto") -> str:
         CustomCNNError: "gpu" where the backend sees none, or the backend of KERAS_BACKEND is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if device == "cpu":
+        os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")  # Keras on torch looks at nothing else, and only once
     with _quiet():
         try:
             import keras

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,13 @@ import numpy as np
 
 from customcnn import devices, files
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.images import SUFFIXES, converted_note, kind, read_image, resize, to_rgb
+from customcnn.images import SUFFIXES, converted_note
 from customcnn.leakage import DRAWN, Leakage, find_leakage, notes, run_notes
 from customcnn.manifest import Manifest, Record
 from customcnn.metrics import evaluate_predictions
-from customcnn.pack import find_pack, pack
+from customcnn.pack import find_pack, pack, stream
 from customcnn.progress import Progress, silent
+from customcnn.readers import reader
 from customcnn.runs import ModelInfo, RunDir, load_model, read_classifier, rows_to_csv
 from customcnn.runtime import BATCH as BATCH_EXPORTED
 from customcnn.runtime import Exported, StaleExport, export_path, is_installed
@@ -48,6 +48,7 @@ def evaluate(
     out: Path | None = None,
     resamples: int = 2000,
     device: str = "auto",
+    no_pack: bool = False,
     workers: int | None = None,
     progress: Progress = silent,
     say: Callable[[str], object] = lambda line: None,
@@ -64,6 +65,7 @@ def evaluate(
         out: where to write; None for the run itself.
         resamples: of the bootstrap behind the intervals.
         device: "auto", "cpu" or "gpu".
+        no_pack: decode the images batch by batch, see `customcnn.pack.stream`: slower, and nothing on the disk.
         workers: threads for decoding; None for one a core.
         progress: draws the bar, see `customcnn.progress`.
         say: receives the note about converted images.
@@ -84,8 +86,11 @@ def evaluate(
             f"{show(run.path)} knows {show_all(info.classes)}. Give the data that belongs to the run."
         )
     used = devices.configure(device)
-    # A training leaves a pack of all parts; where there is none, the scored images alone are decoded.
-    packed = find_pack(data, info.input_size) or pack(scored, info.input_size, workers=workers, progress=progress)
+    if no_pack:
+        packed = stream(scored, info.input_size, workers)
+    else:
+        # A training leaves a pack of all parts; where there is none, the scored images alone are decoded.
+        packed = find_pack(data, info.input_size) or pack(scored, info.input_size, workers=workers, progress=progress)
     if packed.converted:
         say(converted_note(packed.converted))
     model = load_model(path)
@@ -257,7 +262,8 @@ def predict(
     found: list[Prediction] = []
     kinds: Counter[str] = Counter()
     with progress(len(paths), "predict") as advance:
-        decoded = files.parallel(partial(_decode, size=info.input_size), paths, workers)
+        read = reader(len(paths))
+        decoded = files.parallel(lambda path: read(path, info.input_size), paths, workers)
         for raw in network(_batches(decoded, size, kinds)):
             for row in _shares(raw):
                 by_class = {label: float(value) for label, value in zip(info.classes, row, strict=True)}
@@ -300,11 +306,6 @@ def _batches(decoded: Iterator[tuple[np.ndarray, str]], size: int, kinds: Counte
     while some := list(islice(decoded, size)):
         kinds.update(kind for _, kind in some)
         yield np.stack([image for image, _ in some])
-
-
-def _decode(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, str]:
-    image = read_image(path)
-    return np.asarray(resize(to_rgb(image), size)), kind(image)
 
 
 def expand(images: Sequence[Path]) -> list[Path]:

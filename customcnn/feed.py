@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from customcnn.resident import Resident
 from customcnn.transforms import Transform
 
 
@@ -33,8 +34,9 @@ def batches(
     transform: Transform | None = None,
     weights: np.ndarray | None = None,
     outputs: int = 1,
+    resident: Resident | None = None,
 ) -> Any:
-    """Return a Keras dataset that reads its batches from the memory map.
+    """Return a Keras dataset that reads its batches from the memory map, or takes them from what the GPU holds.
 
     Args:
         images: uint8 (N, H, W, 3).
@@ -45,6 +47,8 @@ def batches(
         transform: changes a batch of images by the key (seed, epoch, batch), from `make_transform`.
         weights: float32 (N,), what each image's loss is multiplied by; None for 1.
         outputs: how many outputs of the network are trained towards `wanted`.
+        resident: the rows' images on the device, from `resident.hold`, which also turns them: `images` and `transform`
+            are not used then. The batches are the same, byte for byte, as arrays of the backend.
 
     Returns:
         A keras.utils.PyDataset with an attribute `epoch`, the number of the epoch that comes next.
@@ -62,11 +66,13 @@ def batches(
             order = self.order()
             # Sorted within the batch: neighbours on the disk are read together, and the sum over a batch has no order.
             chosen = np.sort(order[index * batch_size : (index + 1) * batch_size])
-            inputs = images[chosen]
-            if transform is not None:
-                inputs = transform(inputs, (seed or 0, self.epoch, index))
-            found = (inputs, _repeated(wanted[chosen], outputs))
+            found = (self.inputs(chosen, (seed or 0, self.epoch, index)), _repeated(wanted[chosen], outputs))
             return found if weights is None else (*found, _repeated(weights[chosen], outputs))
+
+        def inputs(self, chosen: np.ndarray, key: tuple[int, ...]) -> Any:
+            if resident is not None:
+                return resident.batch(chosen, key)
+            return images[chosen] if transform is None else transform(images[chosen], key)
 
         def order(self) -> np.ndarray:
             epoch, order = self.shuffled

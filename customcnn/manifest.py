@@ -3,20 +3,24 @@
 import csv
 import hashlib
 import io
+import os
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.files import write_text
+from customcnn.files import write_bytes
 from customcnn.images import SUFFIXES
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "label", "group", "split", "sha256")
 PARTS = ("train", "validation", "test")
 LITTER = ("thumbs.db", "desktop.ini")  # left in folders by file browsers; names that begin with a dot are litter too
+
+_NOTHING: Mapping[str, str] = {}  # one for all records: an empty dictionary each would be a fifth of their memory
 
 GROUP_PATTERNS = {"cnmc": r"(?:^|/)UID_(H?\d+)_\d+_\d+_(?:all|hem)\b"}
 """Patterns by name. `cnmc`: the subject in `UID_<subject>_<image>_<cell>_<class>.bmp`, as in C-NMC 2019."""
@@ -40,7 +44,7 @@ class Record:
     group: str = ""
     split: str = ""
     sha256: str = ""
-    extra: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
 
 
 @dataclass(frozen=True)
@@ -84,16 +88,20 @@ class Manifest:
     def write(self, path: Path) -> None:
         """Write the CSV, whole or not at all: the columns path, label, group, split, sha256, then any further ones."""
         extra = sorted({column for record in self.records for column in record.extra})
-        rows = [[*COLUMNS, *extra]]
-        rows += [
-            [r.path, r.label, r.group, r.split, r.sha256, *(r.extra.get(c, "") for c in extra)] for r in self.records
-        ]
         # A carriage return is quoted only when everything is.
-        returns = any("\r" in cell for row in rows for cell in row)
-        text = io.StringIO()
+        returns = any("\r" in cell for row in self._rows(extra) for cell in row)
+        # Encoded as it comes: a StringIO takes four bytes a character.
+        data = io.BytesIO()
+        text = io.TextIOWrapper(data, "utf-8", "surrogateescape", newline="")
         writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
-        writer.writerows(rows)
-        write_text(path, text.getvalue())
+        writer.writerows(self._rows(extra))
+        text.flush()
+        write_bytes(path, data.getvalue())
+
+    def _rows(self, extra: Sequence[str]) -> Iterator[list[str]]:
+        yield [*COLUMNS, *extra]
+        for r in self.records:
+            yield [r.path, r.label, r.group, r.split, r.sha256, *(r.extra.get(column, "") for column in extra)]
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -102,17 +110,16 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         CustomCNNError: a column is missing, or a path stands twice.
     """
-    rows = read_rows(path, COLUMNS)
     records = [
         Record(
             row["path"],
-            row["label"],
-            row["group"],
-            row["split"],
+            sys.intern(row["label"]),
+            sys.intern(row["group"]),
+            sys.intern(row["split"]),
             row["sha256"],
-            {column: value for column, value in row.items() if column not in COLUMNS},
+            {column: value for column, value in row.items() if column not in COLUMNS} or _NOTHING,
         )
-        for row in rows
+        for row in _rows(path, COLUMNS)
     ]
     twice = [name for name, count in Counter(r.path for r in records).items() if count > 1]
     if twice:
@@ -130,19 +137,23 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     Raises:
         CustomCNNError: the file is missing, is not a CSV, or lacks a column.
     """
+    return list(_rows(path, columns))
+
+
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     try:
-        # Bytes, because reading as text would turn carriage returns inside names into newlines.
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        rows = [{k: v or "" for k, v in row.items() if k is not None} for row in reader]
+        # No newline is the end of a line but keeps its bytes: carriage returns inside names must not become newlines.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+            reader = csv.DictReader(text, strict=True)
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise CustomCNNError(
+                    f"The columns {', '.join(columns)} are needed. Received: {show(path)} without {', '.join(missing)}."
+                )
+            for row in reader:
+                yield {k: v or "" for k, v in row.items() if k is not None}
     except (OSError, csv.Error) as error:
         raise CustomCNNError(f"A CSV file is readable text. Received: {show(path)} ({error}).") from None
-    missing = [column for column in columns if column not in (reader.fieldnames or ())]
-    if missing:
-        raise CustomCNNError(
-            f"The columns {', '.join(columns)} are needed. Received: {show(path)} without {', '.join(missing)}."
-        )
-    return rows
 
 
 def scan(root: Path, *, skip_bad: bool = False) -> Manifest:
@@ -224,22 +235,28 @@ def _folders(root: Path, reason: str) -> tuple[list[Path], list[tuple[str, str]]
 
 
 def _class_folder(folder: Path, prefix: str, split: str, files: list[Record], bad: list[tuple[str, str]]) -> None:
-    entries = [entry for entry in folder.iterdir() if not _is_litter(entry)]
-    if not entries:
+    label, empty = folder.name, True
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_litter(entry):
+                continue
+            empty = False
+            name = f"{prefix}/{entry.name}"
+            # What a link leads to is asked of the path: the entry would raise an error for one that leads in a circle.
+            place = Path(entry) if entry.is_symlink() else entry
+            if place.is_dir():
+                bad.append((name, "a folder inside a class folder"))
+            elif os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+                bad.append((name, "not an image by its name"))
+            elif not place.is_file():  # to open a pipe would wait for ever
+                bad.append((name, "a broken link or not a file"))
+            else:
+                files.append(Record(name, label, split=split))
+    if empty:
         bad.append((prefix, "a class folder without images"))
-    for entry in entries:
-        name = f"{prefix}/{entry.name}"
-        if entry.is_dir():
-            bad.append((name, "a folder inside a class folder"))
-        elif entry.suffix.lower() not in SUFFIXES:
-            bad.append((name, "not an image by its name"))
-        elif not entry.is_file():  # to open a pipe would wait for ever
-            bad.append((name, "a broken link or not a file"))
-        else:
-            files.append(Record(name, folder.name, split=split))
 
 
-def _is_litter(entry: Path) -> bool:
+def _is_litter(entry: Path | os.DirEntry[str]) -> bool:
     return entry.name.startswith(".") or entry.name.lower() in LITTER
 
 
@@ -280,8 +297,11 @@ def with_group_pattern(manifest: Manifest, pattern: str) -> Manifest:
             "A group pattern has one capturing group, in round brackets. "
             f"Received: {show(pattern)}, which has {regex.groups}. Example: '_([0-9]+)_', or the name cnmc."
         )
-    matches = {record.path: regex.search(record.path) for record in manifest.records}
-    groups = {path: (match[1] or "").upper() for path, match in matches.items() if match}
+    groups = {
+        record.path: sys.intern((match[1] or "").upper())
+        for record in manifest.records
+        if (match := regex.search(record.path))
+    }
     return _with_groups(manifest, groups, f"A group pattern matches every path. Received: {show(pattern)}")
 
 

@@ -15,13 +15,12 @@ from typing import Any, cast
 
 import numpy as np
 import PIL
-from PIL import Image
 
 from customcnn import files
 from customcnn.errors import CustomCNNError
-from customcnn.images import kind, read_image, resize, to_rgb
 from customcnn.manifest import Manifest, Record, fingerprint
 from customcnn.progress import Progress, silent
+from customcnn.readers import Reader, reader
 
 CACHE = ".customcnn"
 """The folder inside a data folder where its packs are kept: a name with a dot in front is never taken for a class."""
@@ -73,6 +72,7 @@ class Streamed:
         self.shape = (len(manifest.records), *size, 3)
         self.manifest = manifest
         self.workers = files.worker_count(workers)
+        self._read = reader(len(self))
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -93,8 +93,8 @@ class Streamed:
 
         def fill(places: np.ndarray) -> None:
             for place in places:
-                image, _ = _decode(self.manifest.root, self._size, self.manifest.records[flat[place]])
-                pixels[place] = np.asarray(image)
+                record = self.manifest.records[flat[place]]
+                pixels[place], _ = self._read(self.manifest.root / record.path, self._size)
 
         shares = np.array_split(np.arange(len(flat)), max(1, min(len(flat), 4 * self.workers)))
         for _ in files.parallel(fill, shares, min(self.workers, len(shares))):
@@ -211,7 +211,7 @@ def _write(work: Path, manifest: Manifest, size: tuple[int, int], workers: int |
         advance(done)
         file.write(header)
         file.flush()
-        write = partial(_write_block, file.fileno(), len(header), manifest.root, size)
+        write = partial(_write_block, file.fileno(), len(header), manifest.root, size, reader(len(records)))
         blocks = [(start, records[start : start + BLOCK]) for start in range(done, len(records), BLOCK)]
         # Closed before the file is: a thread must not write into a number that belongs to another file by then.
         with closing(cast(Generator[list[str], None, None], files.parallel(write, blocks, workers))) as written:
@@ -246,29 +246,23 @@ def _note(work: Path, file: int, note: dict[str, object]) -> None:
 
 
 def _write_block(
-    file: int, offset: int, root: Path, size: tuple[int, int], block: tuple[int, Sequence[Record]]
+    file: int, offset: int, root: Path, size: tuple[int, int], read: Reader, block: tuple[int, Sequence[Record]]
 ) -> list[str]:
     """Decode some images and write each at its own place; return their modes."""
     start, records = block
     modes = []
     for number, record in enumerate(records, start):
-        image, mode = _decode(root, size, record)
-        pixels = image.tobytes()
-        _write_at(file, offset + number * len(pixels), pixels)
+        pixels, mode = read(root / record.path, size)
+        _write_at(file, offset + number * pixels.nbytes, pixels.data.cast("B"))
         modes.append(mode)
     return modes
 
 
-def _write_at(file: int, offset: int, data: bytes) -> None:
+def _write_at(file: int, offset: int, data: memoryview) -> None:
     # A disk that fills up takes a part first, and only the next call is the error.
     written = 0
     while written < len(data):
         written += os.pwrite(file, data[written:], offset + written)
-
-
-def _decode(root: Path, size: tuple[int, int], record: Record) -> tuple[Image.Image, str]:
-    image = read_image(root / record.path)
-    return resize(to_rgb(image), size), kind(image)
 
 
 def _open(folder: Path, manifest: Manifest) -> Packed:

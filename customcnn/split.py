@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import shutil
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -87,8 +88,10 @@ def split_by_image(labels: Sequence[str], parts: Shares, seed: int) -> list[str]
         CustomCNNError: a class has too few images to stand in every part.
     """
     chosen = [""] * len(labels)
-    for label in sorted(set(labels)):
-        members = [i for i, other in enumerate(labels) if other == label]
+    by_class: dict[str, list[int]] = defaultdict(list)
+    for i, label in enumerate(labels):
+        by_class[label].append(i)
+    for label, members in sorted(by_class.items()):
         random.Random(seed).shuffle(members)
         rest = len(members) - int(parts.train * len(members))
         # Rounded first: .05 / (.05 + .05) must not become one image more by the last bit of a float.
@@ -127,8 +130,8 @@ def split_by_group(labels: Sequence[str], groups: Sequence[str], parts: Shares, 
     Raises:
         CustomCNNError: a class has fewer groups than there are parts.
     """
-    classes, label_index = np.unique(labels, return_inverse=True)
-    names, group_index = np.unique(groups, return_inverse=True)
+    classes, label_index = _numbered(labels)
+    names, group_index = _numbered(groups)
     counts = np.zeros((len(names), len(classes)))
     np.add.at(counts, (group_index, label_index), 1)
     wanted_shares = parts.as_list()
@@ -150,6 +153,14 @@ def split_by_group(labels: Sequence[str], groups: Sequence[str], parts: Shares, 
                 f"{PARTS[int(np.argmin(having))]}. Change the shares or split --by image."
             )
     return [PARTS[best[g]] for g in group_index]
+
+
+def _numbered(values: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Return the different values, sorted, and the place of each value there."""
+    # Not by NumPy, whose arrays of text pad all to the longest at four bytes a character.
+    names = sorted(set(values))
+    number = {name: i for i, name in enumerate(names)}
+    return names, np.array([number[value] for value in values])
 
 
 def _cost(filled: np.ndarray, wanted: np.ndarray, totals: np.ndarray) -> np.ndarray:

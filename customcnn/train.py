@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from customcnn import devices
-from customcnn.compile import compile_model
+from customcnn.compile import compile_model, make_variables
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.feed import batches, targets
 from customcnn.files import write_text
@@ -20,6 +20,7 @@ from customcnn.models import build_model, get_spec
 from customcnn.pack import Packed, pack, stream
 from customcnn.progress import Progress, silent
 from customcnn.recipe import KEYS, Recipe, flat
+from customcnn.resident import hold
 from customcnn.runs import ModelInfo, RunDir, kept_epoch, load_model, read_info, stopped
 from customcnn.sampling import class_weights, epoch_rows
 from customcnn.transforms import make_transform
@@ -173,7 +174,7 @@ def carry_out(
         if replace_run and run.exists():
             run.remove()
         _begin(run, recipe, data, taken)
-    history = _fit(model, fed, run, recipe, info, progress, say, ask)
+    history = _fit(model, fed, run, recipe, info, device, progress, say, ask)
     from customcnn.plots import plot_curves
 
     plot_curves(history, run.curves, notes=notes(data, leakage))
@@ -331,6 +332,8 @@ def _labelled(packed: Packed, model: "keras.Model", recipe: Recipe, classes: lis
     outputs = len(model.outputs)
     wanted = targets(labels, len(classes), model.outputs[0].shape[-1])
     rows = epoch_rows(labels, packed.rows("train"), recipe.sampling, recipe.seed)
+    scored = packed.rows("validation")
+    held, held_scored = hold(packed.images, rows, scored, recipe.augmentation)
     training = batches(
         packed.images,
         wanted,
@@ -340,8 +343,9 @@ def _labelled(packed: Packed, model: "keras.Model", recipe: Recipe, classes: lis
         transform=make_transform(recipe.augmentation) if recipe.augmentation.active else None,
         weights=_weights(labels, rows, len(classes), recipe),
         outputs=outputs,
+        resident=held,
     )
-    validation = batches(packed.images, wanted, packed.rows("validation"), recipe.batch_size, None, outputs=outputs)
+    validation = batches(packed.images, wanted, scored, recipe.batch_size, None, outputs=outputs, resident=held_scored)
     return training, validation, len(rows)
 
 
@@ -351,6 +355,7 @@ def _fit(
     run: RunDir,
     recipe: Recipe,
     info: ModelInfo,
+    device: str,
     progress: Progress,
     say: Callable[[str], object],
     ask: Callable[[str], bool] | None,
@@ -363,13 +368,14 @@ def _fit(
     def some() -> Iterator[np.ndarray]:
         return (training[i][0] for i in range(min(len(training), -(-STATISTICS // recipe.batch_size))))
 
-    recorder, bar, *others = callbacks(run, recipe, info, images, progress, say, ask, some)
+    recorder, bar, *others = callbacks(run, recipe, info, images, progress, say, ask, some, device)
     if ended := _ended(info, recipe):
         recorder.close()
         say(f"Nothing to do: {ended}.")
         return recorder.history_rows
     if info.epoch:
         say(f"Resuming after epoch {info.epoch} of {recipe.epochs}.")
+    make_variables(model, training[0][1])
     with closing(recorder), closing(bar):
         model.fit(
             training,

@@ -18,5 +18,6 @@ customcnn pretrain augmented --model small --set input_size=62 --epochs 1 --out 
 customcnn train augmented --model small --set input_size=62 --epochs 1 --weights start --out warm
 customcnn ensemble run warm --out together
 customcnn crossval cropped --model small --set input_size=62 --epochs 1 --folds 2 --by group --out folds
+customcnn doctor --no-measure
 customcnn demo demo --epochs 1
 python -m customcnn --help

@@ -22,7 +22,7 @@ from customcnn.errors import CustomCNNError
 
 NAMES = {
     "samples", "download", "split", "crop", "augment", "audit", "models", "summary", "pretrain", "train", "evaluate",
-    "predict", "visualize", "ensemble", "crossval", "tune", "reproduce", "demo",
+    "predict", "visualize", "ensemble", "crossval", "tune", "reproduce", "demo", "doctor",
 }  # fmt: skip
 
 every_command = pytest.mark.parametrize("name", sorted(cli.commands))

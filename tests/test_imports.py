@@ -15,19 +15,21 @@ PACKAGE = Path(customcnn.__file__).parent
 BACKENDS = {"tensorflow", "jax", "torch"}
 KERAS = {"keras", *BACKENDS}
 HEAVY = {*KERAS, "sklearn", "scipy", "matplotlib", "pandas", "Augmentor", "imagehash"}
-HEAVY |= {"albumentations", "optuna", "kagglehub", "openvino"}
+HEAVY |= {"albumentations", "optuna", "kagglehub", "openvino", "numba", "simplejpeg"}
 
 LAYERS = (
     ("errors", "progress", "fused"),
     ("files", "page", "runtime"),
     ("images", "models", "sampling", "schedules", "stain"),
-    ("manifest", "transforms", "metrics", "plots", "bmp"),
+    ("manifest", "transforms", "metrics", "plots", "bmp", "resample"),
+    ("readers",),
     ("recipe",),
     ("leakage", "devices"),
-    ("runs",),
+    ("runs", "resident"),
+    ("checkpoint",),
     ("pack", "samples", "download", "split", "crop", "augment", "audit", "callbacks", "compile", "warmstart", "feed"),
     ("train", "evaluate", "export"),
-    ("visualize", "model_selection", "ensemble", "pretrain"),
+    ("visualize", "model_selection", "ensemble", "pretrain", "doctor"),
     ("studies",),
     ("cli",),
     ("__main__",),
@@ -47,6 +49,7 @@ AT_THE_TOP = {
         "models/residual.py",
         "models/small.py",
     },
+    "numba": {"resample.py"},
 }
 """Where a heavy library may be imported while the module is loaded: only in modules that are loaded by functions."""
 
@@ -127,9 +130,10 @@ def test_heavy_libraries_are_imported_inside_functions(file):
     assert not names & HEAVY - allowed
 
 
-def test_backends_are_named_in_two_modules():
+def test_backends_are_named_in_three_modules():
     using = {file for file in FILES if {n.partition(".")[0] for n in imported(ast.walk(parse(file)))} & BACKENDS}
-    assert using == {"devices.py", "fused.py"}  # what asks the machine, and what calls its kernels
+    # What asks the machine, what calls its kernels, and what keeps images on it.
+    assert using == {"devices.py", "fused.py", "resident.py"}
 
 
 def test_the_package_itself_imports_nothing():

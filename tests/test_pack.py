@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from customcnn import pack as module
+from customcnn import readers
 from customcnn.errors import CustomCNNError
 from customcnn.feed import batches, targets
 from customcnn.images import BadImage
@@ -303,11 +304,11 @@ def reading(monkeypatch):
     """Notes the names of the files that are decoded; checkpoints come after every 8 images."""
     names = []
 
-    def read(path, whole=module.read_image):
+    def read(path, whole=readers.read_image):
         names.append(f"{path.parent.name}/{path.name}")
         return whole(path)
 
-    monkeypatch.setattr(module, "read_image", read)
+    monkeypatch.setattr(readers, "read_image", read)
     monkeypatch.setattr(module, "BLOCK", 4)
     monkeypatch.setattr(module, "CHECKPOINT", 8)
     return names

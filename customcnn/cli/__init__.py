@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from customcnn import __version__
-from customcnn.cli import combine, data, demo, networks, results, search, study
+from customcnn.cli import combine, data, demo, doctor, networks, results, search, study
 from customcnn.errors import CustomCNNError
 
 
@@ -36,6 +36,7 @@ for command in (
     *combine.COMMANDS,
     *study.COMMANDS,
     *demo.COMMANDS,
+    *doctor.COMMANDS,
 ):
     cli.add_command(command)
 

@@ -19,6 +19,11 @@ freeze_option = click.option(
     metavar="none|all|N|-N",
     help="Layers not trained: all before the head, the first N, or all but the last N.",
 )
+no_pack_option = click.option(
+    "--no-pack",
+    is_flag=True,
+    help="Decode images anew whenever they are needed instead of once: slower, and needs no disk.",
+)
 
 
 @click.command()
@@ -87,6 +92,7 @@ def summary(
 @click.option("--out", type=FOLDER, metavar="RUN", help="The run directory.  [default: runs/MODEL]")
 @click.option("--resume", is_flag=True, help="Go on with the run that is there, with its own recipe.")
 @click.option("--replace", is_flag=True, help="Delete the run that is there.")
+@no_pack_option
 @workers_option
 def train(
     data: Path,
@@ -95,6 +101,7 @@ def train(
     out: Path | None,
     resume: bool,
     replace: bool,
+    no_pack: bool,
     workers: int | None,
     **options: object,
 ) -> None:
@@ -123,6 +130,7 @@ def train(
         chosen,
         resume=resume,
         replace_run=replace,
+        no_pack=no_pack,
         workers=workers,
         progress=terminal,
         say=say,

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
-from customcnn.cli.networks import device_option
+from customcnn.cli.networks import device_option, no_pack_option
 from customcnn.cli.show import GROUPS_UNKNOWN, say
 from customcnn.progress import terminal
 
@@ -34,6 +34,7 @@ weights_option = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @skip_bad_option
 @device_option
+@no_pack_option
 @workers_option
 def evaluate(
     run: Path,
@@ -47,6 +48,7 @@ def evaluate(
     as_json: bool,
     skip_bad: bool,
     device: str | None,
+    no_pack: bool,
     workers: int | None,
 ) -> None:
     """Score a trained network on one part of DATA, or on all of it where it is not split.
@@ -68,6 +70,7 @@ def evaluate(
         out=out,
         resamples=resamples,
         device=device or "auto",
+        no_pack=no_pack,
         workers=workers,
         progress=terminal,
         say=say,

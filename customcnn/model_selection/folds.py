@@ -139,7 +139,8 @@ def _from_column(used: Manifest, column: str, folds: int | None) -> tuple[np.nda
             f"A column of folds has two values at least, and --folds is how many it has. Received: {show(column)} with "
             f"{len(values)}{wanted}. Leave --folds out, or use --by image or --by group."
         )
-    return np.array([values.index(value) + 1 for value in found]), values
+    numbers = {value: number for number, value in enumerate(values, start=1)}
+    return np.array([numbers[value] for value in found]), values
 
 
 def _natural(text: str) -> list[Any]:

@@ -109,7 +109,7 @@ def assign(data: Manifest, how: Preparation) -> list[Record]:
             )
         return list(data.records)
     # In the order of a folder that was never split, so that the same images make the same parts.
-    pool = sorted((r for r in data.records if not data.parts or r.split in how.pool), key=_plain)
+    pool = sorted(_pool(data, how), key=_plain)
     kept = [record for record in data.records if record.split in how.keep]
     labels = [record.label for record in pool]
     if how.split == "image":
@@ -122,6 +122,12 @@ def assign(data: Manifest, how: Preparation) -> list[Record]:
             "Give a folder with a manifest.csv that names them, as the scripts in data_tools make it."
         )
     return [*(replace(record, split=part) for record, part in zip(pool, parts, strict=True)), *kept]
+
+
+def _pool(data: Manifest, how: Preparation) -> list[Record]:
+    """Return what is split anew: everything where nothing is split yet."""
+    split = bool(data.parts)
+    return [record for record in data.records if not split or record.split in how.pool]
 
 
 def _parts(
@@ -146,7 +152,7 @@ def _enlarged(
     """Return a folder in which all that is to be split anew trains, with copies of the smaller classes."""
     if not (dst / "enlarged").is_dir():
         if not (dst / "pool").is_dir():
-            pool = [r for r in data.records if not data.parts or r.split in how.pool]
+            pool = _pool(data, how)
             kept = [r for r in data.records if r.split in how.keep]
             enough = limit * len(how.shares.as_list())
             wanted = [*limited((replace(r, split="train") for r in pool), enough), *limited(kept, limit)]

@@ -62,6 +62,20 @@ def draw(augmentation: Augmentation, key: tuple[int, ...], count: int) -> list[A
     return [_amounts(augmentation, row) for row in generator(key, AMOUNTS).random((count, NUMBERS)).tolist()]
 
 
+def draw_turns(
+    augmentation: Augmentation, key: tuple[int, ...], count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the flips and quarter turns of so many images alone: the same as `draw` has among its amounts.
+
+    Returns:
+        bool (count,), mirrored; bool (count,), upside down; int64 (count,), quarter turns.
+    """
+    numbers = generator(key, AMOUNTS).random((count, NUMBERS))
+    mirrored = (numbers[:, 0] < 0.5) & (augmentation.flip in ("horizontal", "both"))
+    upside_down = (numbers[:, 1] < 0.5) & (augmentation.flip in ("vertical", "both"))
+    return mirrored, upside_down, (4 * numbers[:, 2]).astype(np.int64) * augmentation.quarter_turns
+
+
 def _amounts(a: Augmentation, numbers: list[float]) -> Amounts:
     """Return the amounts that 15 numbers, each 0 <= x < 1, stand for."""
     mirror, turn_over, turns, angle, zoom, right, down, window, across, along, *colour = numbers

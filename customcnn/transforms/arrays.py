@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from customcnn.transforms import Augmentation, Transform
-from customcnn.transforms.amounts import AMOUNTS, NUMBERS, Amounts, draw, generator
+from customcnn.transforms.amounts import Amounts, draw, draw_turns
 
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 """Shares of red, green and blue in grey: ITU-R BT.601, as in Pillow."""
@@ -39,11 +39,7 @@ def turn_batch(augmentation: Augmentation, images: np.ndarray, key: tuple[int, .
         key: of the draws.
         changed: uint8 (N, H, W, 3), written to.
     """
-    numbers = generator(key, AMOUNTS).random((len(images), NUMBERS))
-    mirrored = (numbers[:, 0] < 0.5) & (augmentation.flip in ("horizontal", "both"))
-    upside_down = (numbers[:, 1] < 0.5) & (augmentation.flip in ("vertical", "both"))
-    turns = (4 * numbers[:, 2]).astype(np.int64) * augmentation.quarter_turns
-    drawn = zip(mirrored.tolist(), upside_down.tolist(), turns.tolist(), strict=True)
+    drawn = zip(*(values.tolist() for values in draw_turns(augmentation, key, len(images))), strict=True)
     for image, target, (left_right, top_bottom, quarters) in zip(images, changed, drawn, strict=True):
         copy_pixels(turned_view(image, left_right, top_bottom, quarters), target)
 
