@@ -20,7 +20,7 @@ INFERENCE = "predict_on_batch"
 class Epochs:
     """One training that is held before every epoch, so that others may have their turn: `next` lets one go by."""
 
-    def __init__(self, model: Any, fed: tuple[Any, Any, int], callbacks: list[Any]) -> None:
+    def __init__(self, model: Any, training: Any, callbacks: list[Any]) -> None:
         import keras
 
         self.go, self.done, self.ended = threading.Semaphore(0), threading.Semaphore(0), False
@@ -28,10 +28,12 @@ class Epochs:
             on_epoch_begin=lambda epoch, logs: self.go.acquire(),
             on_epoch_end=lambda epoch, logs: self.done.release(),
         )
-        training, validation, _ = fed
-        named = {"validation_data": validation, "epochs": 10_000, "shuffle": False, "verbose": 0}
-        arguments = {**named, "callbacks": [*callbacks, gate]}
-        threading.Thread(target=self._fit, args=(model, training, arguments), daemon=True).start()
+        from customcnn.callbacks import Epochs as Numbers
+        from customcnn.feed import for_fit
+
+        watchers = [Numbers(training), *callbacks, gate]
+        arguments = {"epochs": 10_000, "shuffle": False, "verbose": 0, "callbacks": watchers}
+        threading.Thread(target=self._fit, args=(model, for_fit(training), arguments), daemon=True).start()
 
     def next(self) -> None:
         """Let one epoch go by."""
@@ -81,7 +83,7 @@ def whole_epochs(name: str, size: int, images: int, batch_size: int, folder: Pat
     """Epochs as `customcnn train` has them, without a validation part; the first two, which are longer, come before."""
     folder.mkdir()
     model, training, watchers, _ = prepared(name, size, images, batch_size, folder)
-    epochs = Epochs(model, (training, None, images), watchers if saving else watchers[1:])
+    epochs = Epochs(model, training, watchers if saving else watchers[1:])
     epochs.next()
     epochs.next()
 
@@ -110,11 +112,11 @@ def bare_steps(name: str, size: int, images: int, batch_size: int, folder: Path)
 
 def validation(name: str, size: int, images: int, batch_size: int, folder: Path) -> Callable[[], int]:
     """The validation of a training."""
-    from customcnn.feed import batches
+    from customcnn.feed import batches, for_fit
 
     folder.mkdir()
     model, _, _, (mapped, wanted) = prepared(name, size, images, batch_size, folder)
-    part = batches(mapped, wanted, np.arange(images), batch_size, None)
+    part = for_fit(batches(mapped, wanted, np.arange(images), batch_size, None))
 
     def work() -> int:
         model.evaluate(part, verbose=0)

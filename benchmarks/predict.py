@@ -54,6 +54,15 @@ def keras_batch(images: int, policy: str) -> Callable[[], int]:
     return repeated(lambda: model.predict_on_batch(data), images)
 
 
+def own_keras(images: int, policy: str) -> Callable[[], int]:
+    """What `customcnn predict` calls without an export."""
+    from customcnn import devices
+
+    model, data = keras_model(policy), pixels(images)
+    devices.prepare(model, "cpu")
+    return repeated(lambda: model.predict_on_batch(data), images)
+
+
 def keras_predict(images: int) -> Callable[[], int]:
     """Keras on TensorFlow: predict, as its tutorials have it."""
     model, data = keras_model(), pixels(images)
@@ -141,6 +150,8 @@ def racers_of(images: int, run: Path) -> list[Racer]:
         *known,
         Racer("PyTorch bfloat16 channels_last", torch_twin, (images, True)),
         Racer("PyTorch float32 channels_last", torch_twin, (images, False)),
+        Racer("customcnn without an export, float32", own_keras, (images, "float32")),
+        Racer("customcnn without an export, bfloat16", own_keras, (images, "mixed_bfloat16")),
         Racer("customcnn, exported", own, (images, str(run), False)),
         Racer("customcnn, exported, bfloat16", own, (images, str(run), True)),
     ]

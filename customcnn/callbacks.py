@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -68,6 +69,18 @@ class Recorder(keras.callbacks.Callback):
         if best == info.epoch and not (self.run.best.is_file() and read_info(self.run.best).epoch == best):
             link_or_copy(self.run.last, self.run.best)
         self.run.write_history(info.history)
+
+
+class Epochs(keras.callbacks.Callback):
+    """Tell the batches which epoch they are for."""
+
+    def __init__(self, batches: Any) -> None:
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Set the number of the epoch, from 0."""
+        self.batches.epoch = epoch
 
 
 class StopAtNaN(keras.callbacks.Callback):

@@ -60,7 +60,8 @@ def make_variables(model: keras.Model, wanted: Any) -> None:
     if keras.backend.backend() != "tensorflow":
         return
     wanted = list(wanted) if isinstance(wanted, tuple) else wanted
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     model.compute_metrics(None, wanted, wanted, None)
     model.reset_metrics()
 

@@ -257,8 +257,7 @@ def predict(
     if exported:
         network, size = exported.compile(len(paths)), BATCH_EXPORTED
     else:
-        devices.configure(device)
-        network, size = _keras_network(path), BATCH
+        network, size = _keras_network(path, devices.configure(device)), BATCH
     found: list[Prediction] = []
     kinds: Counter[str] = Counter()
     with progress(len(paths), "predict") as advance:
@@ -297,8 +296,9 @@ def _exported(path: Path, runtime: str, device: str, say: Callable[[str], object
         return None
 
 
-def _keras_network(path: Path) -> Network:
+def _keras_network(path: Path, device: str) -> Network:
     model = load_model(path)
+    devices.prepare(model, device)
     return lambda batches: (np.asarray(model.predict_on_batch(batch)) for batch in batches)
 
 

@@ -1,5 +1,6 @@
 """What a training is fed with: batches of images from the memory map, and what the network is to make of them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,36 @@ def batches(
             self.epoch += 1
 
     return Batches()
+
+
+def for_fit(dataset: Any) -> Any:
+    """Return the batches as `fit` and `evaluate` read them best.
+
+    On TensorFlow Keras would make a tf.data.Dataset of them that tunes itself. The thread that does so sleeps longer
+    and longer, up to a minute, and tf.data often waits for it to wake up before the next epoch begins: about every
+    other epoch then took twice its time. Here nothing is left to tune.
+
+    Args:
+        dataset: from `batches`; its `epoch` is to be set before each epoch.
+
+    Returns:
+        On TensorFlow a tf.data.Dataset of as many batches; elsewhere the dataset itself.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return dataset
+    import tensorflow as tf
+
+    def one_epoch() -> Iterator[Any]:
+        return (dataset[number] for number in range(len(dataset)))
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    # The size of a batch is left open, so that the smaller last one fits the same graph.
+    signature = tf.nest.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), dataset[0])
+    made = tf.data.Dataset.from_generator(one_epoch, output_signature=signature)
+    return made.apply(tf.data.experimental.assert_cardinality(len(dataset))).prefetch(2).with_options(options)
 
 
 def _repeated(values: np.ndarray, times: int) -> Any:

@@ -26,7 +26,7 @@ R = TypeVar("R")
 RESUME_FILE = ".resume.json"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a whole file or nothing: into `.<name>.partial` beside it, then renamed over it."""
     beside = path.with_name(f".{path.name}.partial")
     if len(os.fsencode(beside.name)) > 255:  # the longest name that file systems take
@@ -45,7 +45,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes | memoryview) -> str:
     """Return the SHA-256 of the bytes as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 

@@ -11,7 +11,7 @@ import numpy as np
 from customcnn import devices
 from customcnn.compile import compile_model, make_variables
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.feed import batches, targets
+from customcnn.feed import batches, for_fit, targets
 from customcnn.files import write_text
 from customcnn.images import converted_note
 from customcnn.leakage import Leakage, find_leakage, notes
@@ -360,13 +360,14 @@ def _fit(
     say: Callable[[str], object],
     ask: Callable[[str], bool] | None,
 ) -> list[dict[str, float]]:
-    from customcnn.callbacks import callbacks
+    from customcnn.callbacks import Epochs, callbacks
 
     training, validation, images = fed
-    training.epoch = info.epoch
 
     def some() -> Iterator[np.ndarray]:
-        return (training[i][0] for i in range(min(len(training), -(-STATISTICS // recipe.batch_size))))
+        epoch, training.epoch = training.epoch, 0  # the same images every time
+        yield from (training[i][0] for i in range(min(len(training), -(-STATISTICS // recipe.batch_size))))
+        training.epoch = epoch
 
     recorder, bar, *others = callbacks(run, recipe, info, images, progress, say, ask, some, device)
     if ended := _ended(info, recipe):
@@ -378,13 +379,13 @@ def _fit(
     make_variables(model, training[0][1])
     with closing(recorder), closing(bar):
         model.fit(
-            training,
-            validation_data=validation,
+            for_fit(training),
+            validation_data=for_fit(validation),
             initial_epoch=info.epoch,
             epochs=recipe.epochs,
             shuffle=False,
             verbose=0,
-            callbacks=[recorder, bar, *others],
+            callbacks=[Epochs(training), recorder, bar, *others],
         )
     return recorder.history_rows
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from customcnn.audit import eight_views
-from customcnn.augment import Operations, augment_folder, augment_image, minority_samples, samples, shifted
+from customcnn.augment import augment_folder, minority_samples, samples
 from customcnn.errors import CustomCNNError
 from customcnn.images import decode, encode, read_image, to_rgb
 from customcnn.manifest import Manifest, Record, read_manifest, scan
+from customcnn.operations import Operations, augment_image, shifted
 from customcnn.sampling import apportion
 
 RNG = np.random.default_rng(3)

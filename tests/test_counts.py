@@ -230,7 +230,7 @@ def test_without_a_pack_the_same_comes_out_and_nothing_stays(data, decoded, caps
     for name in ("history.csv", "predictions.csv"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "packed" / name).read_bytes()
     images = TRAIN + VALIDATION
-    looked_at = 3 * 10 + VALIDATION  # Keras looks at two batches of each dataset for their shapes, we at one
+    looked_at = 3 * 10  # the first batch of training, for two purposes, and of validation
     assert times == {
         (True, "train"): (EPOCHS * images + looked_at, images),
         (True, "evaluate"): VALIDATION,

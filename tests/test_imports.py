@@ -21,7 +21,7 @@ LAYERS = (
     ("errors", "progress", "fused"),
     ("files", "page", "runtime"),
     ("images", "models", "sampling", "schedules", "stain"),
-    ("manifest", "transforms", "metrics", "plots", "bmp", "resample"),
+    ("manifest", "transforms", "metrics", "plots", "bmp", "resample", "operations"),
     ("readers",),
     ("recipe",),
     ("leakage", "devices"),
@@ -130,10 +130,10 @@ def test_heavy_libraries_are_imported_inside_functions(file):
     assert not names & HEAVY - allowed
 
 
-def test_backends_are_named_in_three_modules():
+def test_backends_are_named_in_few_modules():
     using = {file for file in FILES if {n.partition(".")[0] for n in imported(ast.walk(parse(file)))} & BACKENDS}
-    # What asks the machine, what calls its kernels, and what keeps images on it.
-    assert using == {"devices.py", "fused.py", "resident.py"}
+    # What asks the machine, what calls its kernels, what feeds it, and what keeps images on it.
+    assert using == {"devices.py", "fused.py", "feed.py", "resident.py"}
 
 
 def test_the_package_itself_imports_nothing():

@@ -23,7 +23,7 @@ from PIL import Image
 
 from customcnn import devices
 from customcnn.errors import CustomCNNError
-from customcnn.feed import batches, targets
+from customcnn.feed import batches, for_fit, targets
 from customcnn.leakage import DRAWN
 from customcnn.manifest import Manifest, scan, with_group_pattern
 from customcnn.runs import RunDir, best_epoch, load_model, read_info, save_model
@@ -632,6 +632,39 @@ def test_without_a_seed_the_order_is_kept(numbered):
     assert epoch_of(dataset) == [[1, 3], [2]]
     dataset.on_epoch_end()
     assert epoch_of(dataset) == [[1, 3], [2]]
+
+
+@pytest.mark.skipif(devices.backend() != "tensorflow", reason="elsewhere fit reads the batches themselves")
+def test_tensorflow_reads_the_same_batches_and_tunes_nothing(numbered):
+    """A thread that tunes sleeps, and is waited for at the end of an epoch."""
+    dataset = batches(*numbered, np.arange(50), 7, 3, outputs=2)
+    made = for_fit(dataset)
+    assert made.options().autotune.enabled is False
+    assert int(made.cardinality()) == len(dataset) == 8
+    assert made.element_spec[0].shape[0] is None
+    for epoch in (0, 3):
+        dataset.epoch = epoch
+        for (images, wanted), (own, own_wanted) in zip(made, (dataset[i] for i in range(8)), strict=True):
+            np.testing.assert_array_equal(images, own)
+            assert images.dtype == "uint8"
+            for one, other in zip(wanted, own_wanted, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(devices.backend() != "tensorflow", reason="elsewhere fit reads the batches themselves")
+def test_a_training_reads_them_so(data, tmp_path, monkeypatch):
+    import keras
+
+    seen = []
+    fit = keras.Model.fit
+
+    def watched(model, x, **named):
+        seen.extend([x, named["validation_data"]])
+        return fit(model, x, **named)
+
+    monkeypatch.setattr(keras.Model, "fit", watched)
+    train(data, RunDir(tmp_path / "run"), recipe())
+    assert [read.options().autotune.enabled for read in seen] == [False, False]
 
 
 def test_targets_by_hand():

@@ -243,7 +243,8 @@ def augment(
     Example: customcnn augment cropped augmented --count 20000 --seed 7
              customcnn augment cropped balanced --minority --rotate 15 --shift .1
     """
-    from customcnn.augment import Operations, augment_folder
+    from customcnn.augment import augment_folder
+    from customcnn.operations import Operations
 
     result = augment_folder(
         read_data(src, skip_bad=False),

@@ -12,10 +12,11 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from customcnn import files
-from customcnn.augment import COUNT, Operations, augment_folder
+from customcnn.augment import COUNT, augment_folder
 from customcnn.crop import crop_folder
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.manifest import MANIFEST, Manifest, Record, require_classes, scan, with_group_pattern
+from customcnn.operations import Operations
 from customcnn.progress import Progress, silent
 from customcnn.split import check_files, split_by_group, split_by_image
 from customcnn.studies.study import Preparation

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from customcnn.augment import Operations
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.manifest import PARTS
 from customcnn.metrics import HEADLINES, PER_CLASS
+from customcnn.operations import Operations
 from customcnn.split import Shares, shares
 
 STUDY = "study.toml"
