@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from customcnn.devices import cpuinfo
+
 PAUSE = 0.3
 """Seconds between two turns: thread pools spin for a while after their work, and would take it from the next."""
 
@@ -188,8 +190,8 @@ def machine() -> dict[str, object]:
             continue
     return {
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
-        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
-        "instructions": [flag for flag in _cpuinfo("flags").split() if flag.startswith(("amx", "avx512_", "avx_"))],
+        "processor": cpuinfo("model name") or platform.processor() or platform.machine(),
+        "instructions": [flag for flag in cpuinfo("flags").split() if flag.startswith(("amx", "avx512_", "avx_"))],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
         "packages": versions,
@@ -201,11 +203,3 @@ def machine_line() -> str:
     found = machine()
     wide = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512_vnni") if flag in str(found["instructions"])]
     return f"{found['cores']} cores of {found['processor']} ({', '.join(wide) or 'no bfloat16'})"
-
-
-def _cpuinfo(key: str) -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

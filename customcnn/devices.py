@@ -135,11 +135,16 @@ def dtype_policy(precision: str, device: str, depthwise: bool = False) -> str:
 
 def cpu_has_bfloat16() -> bool:
     """Tell whether this CPU multiplies bfloat16 by itself (AVX-512 BF16 or AMX), as far as Linux says."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpuinfo("flags").split())
+
+
+def cpuinfo(key: str) -> str:
+    """Return what Linux says of the first processor under a key such as "flags"; "" where it says nothing."""
     try:
-        flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):
-        return False
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
 
 
 def backend() -> str:

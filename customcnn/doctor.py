@@ -27,6 +27,8 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "openvino": "openvino",
     "kagglehub": "download",
+    "numba": "fast",
+    "simplejpeg": "fast",
 }
 """Packages that customcnn works without, and the extra that installs each."""
 
@@ -119,7 +121,7 @@ def examine(model: str = "small", *, measure_speed: bool = True) -> Report:
     return Report(
         python=platform.python_version(),
         system=platform.platform(),
-        processor=_cpuinfo("model name") or platform.processor() or platform.machine(),
+        processor=devices.cpuinfo("model name") or platform.processor() or platform.machine(),
         cores=worker_count(None),
         memory=memory(),
         instructions=instructions(),
@@ -138,7 +140,7 @@ def examine(model: str = "small", *, measure_speed: bool = True) -> Report:
 
 def instructions() -> dict[str, bool]:
     """Return whether the processor has each of INSTRUCTIONS; nothing where the system does not say."""
-    flags = _cpuinfo("flags").split()
+    flags = devices.cpuinfo("flags").split()
     return {name: name in flags for name in INSTRUCTIONS} if flags else {}
 
 
@@ -321,11 +323,3 @@ def _with_reason(choice: Choice) -> str:
 def _lines(rows: list[tuple[str, str]]) -> str:
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
-
-
-def _cpuinfo(key: str) -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")

@@ -146,7 +146,7 @@ def test_memory_of_a_container(monkeypatch, limit, expected):
     ],
 )
 def test_instructions(monkeypatch, flags, expected):
-    monkeypatch.setattr(doctor, "_cpuinfo", lambda key: flags if key == "flags" else "")
+    monkeypatch.setattr(devices, "cpuinfo", lambda key: flags if key == "flags" else "")
     assert instructions() == expected
 
 
@@ -178,7 +178,7 @@ def test_a_package_that_is_not_there():
 def test_precision_on_a_cpu(monkeypatch, has, backend, depthwise, policy, reason):
     monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda: has)
     monkeypatch.setattr(devices, "backend", lambda: backend)
-    monkeypatch.setattr(doctor, "_cpuinfo", lambda key: "avx2 amx_bf16")
+    monkeypatch.setattr(devices, "cpuinfo", lambda key: "avx2 amx_bf16")
     found = doctor.precision_choice("cpu", depthwise=depthwise)
     assert found.value == policy == devices.dtype_policy("auto", "cpu", depthwise)
     assert reason in found.reason
