@@ -45,10 +45,11 @@ def shell(capfd) -> Shell:
 
 
 def process(*words: object, **options) -> subprocess.Popen:
-    """Start the command line in a process of its own."""
+    """Start the command line in a process of its own, which Ctrl-C stops even if the tests run in the background."""
     command = [sys.executable, "-m", "customcnn", *map(str, words)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, **{**streams, **options})
+    listens = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen(command, **{**streams, **listens, **options})
 
 
 # ---------------------------------------------------------------- help

@@ -474,6 +474,8 @@ def start_parent(tmp_path: Path) -> tuple[subprocess.Popen, set[int]]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What runs the tests in the background may have told them to ignore it, and a process hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     workers = {int(process.stdout.readline() or process.stderr.read()) for _ in range(2)}
     time.sleep(0.3)
