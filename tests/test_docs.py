@@ -225,7 +225,8 @@ def parse(group: click.Group, arguments: list[str]) -> None:
     else:
         name, *rest = arguments
         assert name in group.commands, f"there is no command {name}"
-        group.commands[name].make_context(name, rest)
+        # With the group above it: a command keeps the names of its help option, which the group gives, from then on.
+        group.commands[name].make_context(name, rest, parent=click.Context(group, **group.context_settings))
 
 
 def check_usage(text: str) -> int:
