@@ -17,7 +17,7 @@ STEPS = "bare steps"
 INFERENCE = "predict_on_batch"
 
 
-class Epochs:
+class HeldFit:
     """One training that is held before every epoch, so that others may have their turn: `next` lets one go by."""
 
     def __init__(self, model: Any, training: Any, callbacks: list[Any]) -> None:
@@ -28,10 +28,10 @@ class Epochs:
             on_epoch_begin=lambda epoch, logs: self.go.acquire(),
             on_epoch_end=lambda epoch, logs: self.done.release(),
         )
-        from customcnn.callbacks import Epochs as Numbers
+        from customcnn.callbacks import Epochs
         from customcnn.feed import for_fit
 
-        watchers = [Numbers(training), *callbacks, gate]
+        watchers = [Epochs(training), *callbacks, gate]
         arguments = {"epochs": 10_000, "shuffle": False, "verbose": 0, "callbacks": watchers}
         threading.Thread(target=self._fit, args=(model, for_fit(training), arguments), daemon=True).start()
 
@@ -83,7 +83,7 @@ def whole_epochs(name: str, size: int, images: int, batch_size: int, folder: Pat
     """Epochs as `customcnn train` has them, without a validation part; the first two, which are longer, come before."""
     folder.mkdir()
     model, training, watchers, _ = prepared(name, size, images, batch_size, folder)
-    epochs = Epochs(model, training, watchers if saving else watchers[1:])
+    epochs = HeldFit(model, training, watchers if saving else watchers[1:])
     epochs.next()
     epochs.next()
 

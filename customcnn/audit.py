@@ -112,7 +112,7 @@ def audit(manifest: Manifest, *, workers: int | None = None, progress: Progress 
     The perceptual hash (pHash of the imagehash library, 64 bits) of an image is looked up among the hashes of all eight
     turns and flips of the others, through tables of some of the bits, so that not every pair is compared. Candidates
     are confirmed by correlating the details of 32 x 32 thumbnails, which wait in a temporary file, 1 KB an image.
-    Copies turned by other angles, cropped or shifted are not found this way. Of tens of thousands of images whose
+    Copies turned by other angles, cropped or shifted are not found this way. Of large sets of images whose
     hashes are much alike, those are candidates whose details are alike as well, judged by sketches: fewer than one in
     a hundred of the pairs that correlate by .97 is missed then, and one in ten thousand of those by .985.
 

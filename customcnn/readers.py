@@ -43,12 +43,13 @@ def quick_read(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, str]:
     from customcnn.resample import resize as quick_resize
 
     try:
-        pixels = _from_jpeg(path.read_bytes())
+        data = path.read_bytes()
     except OSError:
-        return read(path, size)
+        return read(path, size)  # which says why
+    pixels = _from_jpeg(data)
     if pixels is not None:
         return quick_resize(pixels, size), "RGB"
-    image = read_image(path)
+    image = open_image(data, path)
     return quick_resize(np.array(to_rgb(image)), size), kind(image)
 
 
