@@ -651,6 +651,29 @@ def test_tensorflow_reads_the_same_batches_and_tunes_nothing(numbered):
                 np.testing.assert_array_equal(one, other)
 
 
+def test_every_epoch_has_the_order_of_its_own_number(data, tmp_path, monkeypatch):
+    """Keras ends an epoch that never was before the first one; that must not be counted."""
+    from customcnn import train as module
+
+    read = []
+
+    def watched(images, wanted, rows, batch_size, seed, **named):
+        dataset = batches(images, wanted, rows, batch_size, seed, **named)
+        inputs = type(dataset).inputs
+
+        def noted(self, chosen, key):
+            if seed is not None:
+                read.append(key[1])
+            return inputs(self, chosen, key)
+
+        type(dataset).inputs = noted
+        return dataset
+
+    monkeypatch.setattr(module, "batches", watched)
+    train(data, RunDir(tmp_path / "run"), recipe(epochs=3))
+    assert read[-12:] == [0] * 4 + [1] * 4 + [2] * 4  # 32 images in batches of 10
+
+
 @pytest.mark.skipif(devices.backend() != "tensorflow", reason="elsewhere fit reads the batches themselves")
 def test_a_training_reads_them_so(data, tmp_path, monkeypatch):
     import keras
