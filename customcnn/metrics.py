@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.intervals import in_order, percentile, resampled
 
 PER_CLASS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 HEADLINES = {
@@ -19,7 +20,6 @@ WIDTH = 99  # columns of the text report
 NAME_WIDTH = 24  # of a class name in it
 HEADINGS, HEADING_WIDTH = 6, 12  # so many class names of that width fit over the confusion matrix
 ROW_SUM_TOLERANCE = 0.02  # a softmax computed in bfloat16 is off by that much
-CHUNK = 2**19  # weights held at once by the bootstrap: 4 MiB an array, which stays in the cache
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -141,7 +141,7 @@ def evaluate_predictions(
         raise ValueError(f"At least 1 resample and a level in 0..1 are needed. Received: {resamples} and {level}.")
     names, positive = _check_classes(classes, positive)
     labels, probabilities = _check_arrays(labels, probabilities, len(names))
-    labels, probabilities, units = _in_order(labels, probabilities, groups)
+    labels, probabilities, units = in_order(labels, probabilities, groups)
     predicted, single = probabilities.argmax(axis=1), units[-1] == 0
     confusion = confusion_matrix(labels, predicted, len(names))
     values = scores(confusion) | {"roc_auc": roc_auc(labels, probabilities)}
@@ -157,7 +157,7 @@ def evaluate_predictions(
         "classes": names,
         "positive": positive,
         "confusion_matrix": confusion.tolist(),
-        **{key: _interval(values[key], sample.get(key), level) for key in HEADLINES},
+        **{key: percentile(values[key], sample.get(key), level) for key in HEADLINES},
         "per_class": per_class,
         "log_loss": float(-np.log(likelihood).mean()),
         "interval": {"level": level, "method": method, "resamples": 0 if single else resamples, "seed": seed},
@@ -226,12 +226,8 @@ def _bootstrap(
     pairs, counts = np.unique((labels * classes + predicted) * count + units, return_counts=True)
     cells, starts = np.unique(pairs // count, return_index=True)
     ranks = _rank_all(labels, probabilities, units)
-    rng = np.random.default_rng(seed)
     parts: list[dict[str, np.ndarray]] = []
-    step = max(1, CHUNK // max(len(labels), classes**2))
-    for first in range(0, resamples, step):
-        drawn = [rng.integers(count, size=count) for _ in range(min(step, resamples - first))]
-        weights = np.array([np.bincount(row, minlength=count) for row in drawn], dtype=np.float64)
+    for weights in resampled(count, resamples, seed, max(len(labels), classes**2)):
         confusion = np.zeros((len(weights), classes * classes))
         confusion[:, cells] = np.add.reduceat(weights.take(pairs % count, axis=1) * counts, starts, axis=1)
         confusion = confusion.reshape(-1, classes, classes)
@@ -250,7 +246,7 @@ def _per_class(
     result: dict[str, Any] = {}
     for index, name in enumerate(names):
         drawn = {key: sample[key][:, index] if sample else None for key in PER_CLASS}
-        result[name] = {key: _interval(values[key][index], drawn[key], level) for key in PER_CLASS}
+        result[name] = {key: percentile(values[key][index], drawn[key], level) for key in PER_CLASS}
         result[name]["support"] = int(confusion[index].sum())
     return result
 
@@ -263,39 +259,9 @@ def _positive_class(per_class: dict[str, Any], positive: str) -> dict[str, Any]:
     return {"name": positive, **{key: dict(interval) for key, interval in chosen.items()}}
 
 
-def _interval(value: np.ndarray, sample: np.ndarray | None, level: float) -> dict[str, float | int | None]:
-    """Return value, low and high as JSON has them; with the number of undefined resamples if there are any."""
-    estimate = None if np.isnan(value) else float(value)
-    result: dict[str, float | int | None] = {"value": estimate, "low": None, "high": None}
-    if sample is None or estimate is None:
-        return result
-    defined = sample[~np.isnan(sample)]
-    if len(defined):
-        low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-        result |= {"low": min(float(low), estimate), "high": max(float(high), estimate)}
-    if len(defined) < len(sample):
-        result["undefined_resamples"] = len(sample) - len(defined)
-    return result
-
-
 def _ratio(above: np.ndarray, below: np.ndarray, empty: float = np.nan) -> np.ndarray:
     """Divide; where the divisor is 0 the result is `empty`."""
     return np.divide(above, below, out=np.full(np.broadcast_shapes(above.shape, below.shape), empty), where=below != 0)
-
-
-def _in_order(
-    labels: np.ndarray, probabilities: np.ndarray, groups: Sequence[str] | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sort the images by group, label and probabilities, and number what is resampled, so that no order tells."""
-    if groups is None:
-        order = np.lexsort((*probabilities.T, labels))
-        return labels[order], probabilities[order], np.arange(len(labels))
-    if len(groups) != len(labels) or not all(groups):
-        raise ValueError(f"Every image has a group name. Received: {sum(map(bool, groups))} for {len(labels)} images.")
-    number = {name: index for index, name in enumerate(sorted(set(groups)))}
-    units = np.array([number[name] for name in groups])
-    order = np.lexsort((*probabilities.T, labels, units))
-    return labels[order], probabilities[order], units[order]
 
 
 def _indexes(values: np.ndarray, classes: int) -> np.ndarray:

@@ -10,12 +10,12 @@ from PIL import Image
 
 from customcnn import devices
 from customcnn.errors import CustomCNNError, show
-from customcnn.evaluate import expand, probabilities
 from customcnn.files import Staging, write_text
 from customcnn.images import decode
 from customcnn.leakage import run_notes
 from customcnn.page import Html, Section, bars, beside, escape, facts, figure, page
 from customcnn.plots import flat_channels, tile_maps, tile_picture, write_png
+from customcnn.predict import expand, probabilities
 from customcnn.progress import Progress, silent
 from customcnn.runs import RunDir, load_model, read_classifier
 

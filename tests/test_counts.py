@@ -15,10 +15,11 @@ from PIL import Image
 from customcnn import devices, readers
 from customcnn.cli import main
 from customcnn.compile import compile_model
-from customcnn.evaluate import BATCH, evaluate
+from customcnn.evaluate import evaluate
 from customcnn.feed import batches
 from customcnn.manifest import Manifest, scan
 from customcnn.pack import CACHE, pack
+from customcnn.predict import BATCH
 from customcnn.recipe import load_recipe
 from customcnn.runs import RunDir
 from customcnn.train import input_size, new_model, train

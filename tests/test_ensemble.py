@@ -16,10 +16,11 @@ from customcnn import devices
 from customcnn.cli import main
 from customcnn.ensemble import Member, ensemble, soft_vote, union, weighed
 from customcnn.errors import CustomCNNError
-from customcnn.evaluate import evaluate, predict, probabilities
+from customcnn.evaluate import evaluate
 from customcnn.leakage import run_notes
 from customcnn.manifest import Manifest, Record, scan
 from customcnn.models import build_model
+from customcnn.predict import predict, probabilities
 from customcnn.recipe import Recipe
 from customcnn.runs import ModelInfo, RunDir, load_model, read_info, save_model
 from customcnn.split import check_files

@@ -14,11 +14,12 @@ from PIL import Image
 
 from customcnn.cli import main
 from customcnn.errors import CustomCNNError
-from customcnn.evaluate import BATCH, choose_part, evaluate, expand, predict, probabilities
+from customcnn.evaluate import choose_part, evaluate
 from customcnn.images import decode
 from customcnn.leakage import DRAWN
 from customcnn.manifest import Manifest, scan, with_group_pattern
 from customcnn.models import build_model, get_spec
+from customcnn.predict import BATCH, expand, predict, probabilities
 from customcnn.recipe import load_recipe
 from customcnn.runs import RunDir, load_model, read_info, save_model
 from customcnn.split import check_files

@@ -14,10 +14,10 @@ from PIL import Image
 from customcnn import runtime
 from customcnn.cli import main
 from customcnn.errors import CustomCNNError
-from customcnn.evaluate import predict
 from customcnn.export import export
 from customcnn.images import decode
 from customcnn.models import build_model, get_spec
+from customcnn.predict import predict
 from customcnn.runs import ModelInfo, RunDir, save_model
 from customcnn.runtime import Exported, StaleExport, digest, export_path
 

@@ -345,7 +345,8 @@ def test_frozen_layers_stay_as_they_were(data, begun, tmp_path):
 @pytest.mark.slow
 def test_auxiliary_classifiers_are_trained_and_dropped(tmp_path):
     """The saved file goes on with them; whoever scores it sees one output."""
-    from customcnn.evaluate import evaluate, predict
+    from customcnn.evaluate import evaluate
+    from customcnn.predict import predict
     from customcnn.samples import draw_samples
     from customcnn.split import shares, split_folder
 

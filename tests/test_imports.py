@@ -18,7 +18,7 @@ HEAVY = {*KERAS, "sklearn", "scipy", "matplotlib", "pandas", "Augmentor", "image
 HEAVY |= {"albumentations", "optuna", "kagglehub", "openvino", "numba", "simplejpeg"}
 
 LAYERS = (
-    ("errors", "progress", "fused"),
+    ("errors", "progress", "fused", "intervals"),
     ("files", "page", "runtime"),
     ("images", "models", "sampling", "schedules", "stain"),
     ("manifest", "transforms", "metrics", "plots", "bmp", "resample", "operations"),
@@ -28,7 +28,8 @@ LAYERS = (
     ("runs", "resident"),
     ("checkpoint",),
     ("pack", "samples", "download", "split", "crop", "augment", "audit", "callbacks", "compile", "warmstart", "feed"),
-    ("train", "evaluate", "export"),
+    ("train", "predict", "export"),
+    ("evaluate",),
     ("visualize", "model_selection", "ensemble", "pretrain", "doctor"),
     ("studies",),
     ("cli",),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from customcnn import metrics
+from customcnn import intervals
 from customcnn.errors import CustomCNNError
 from customcnn.metrics import confusion_matrix, evaluate_predictions, format_report, roc_auc, scores
 
@@ -393,7 +393,7 @@ def test_the_seed_decides_and_the_chunks_do_not(monkeypatch):
         for seed in (0, 1)
     )
     assert first["accuracy"] != second["accuracy"]
-    monkeypatch.setattr(metrics, "CHUNK", 150)  # 3 resamples at once
+    monkeypatch.setattr(intervals, "CHUNK", 150)  # 3 resamples at once
     again = evaluate_predictions(labels, probabilities, ["a", "b", "c"], groups=groups, resamples=40, seed=0)
     assert again == first
 

@@ -13,9 +13,10 @@ from customcnn import devices
 from customcnn.cli import main
 from customcnn.ensemble import ensemble
 from customcnn.errors import CustomCNNError
-from customcnn.evaluate import evaluate, predict
+from customcnn.evaluate import evaluate
 from customcnn.manifest import Manifest, scan
 from customcnn.models import build_model, list_models
+from customcnn.predict import predict
 from customcnn.pretrain import DECODER, autoencoder, autoencoder_recipe, pretrain, write_reconstructions
 from customcnn.recipe import Recipe
 from customcnn.runs import RunDir, load_model, read_info

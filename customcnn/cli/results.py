@@ -115,8 +115,8 @@ def predict(
     \b
     Example: customcnn predict runs/proposed cell.bmp
     """
-    from customcnn.evaluate import predict as run_prediction
     from customcnn.leakage import DRAWN
+    from customcnn.predict import predict as run_prediction
     from customcnn.runs import RunDir, read_info, rows_to_csv
 
     found = run_prediction(
