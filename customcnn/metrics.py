@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.intervals import in_order, percentile, resampled
+from customcnn.intervals import Interval, in_order, percentile, resampled, wilson
 
 PER_CLASS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 HEADLINES = {
@@ -111,10 +111,12 @@ def evaluate_predictions(
     """Score predictions, every score with a confidence interval: images of one patient are not independent.
 
     The intervals are percentiles over resamples, drawn with replacement from the groups where they are known and from
-    the images otherwise, and widened to hold the estimate where they would not. Resamples in which a score is undefined
-    (for a class: those that did not draw it) are left out of its percentiles and counted in `undefined_resamples`; the
-    macro scores count a class as 0 where it was not drawn but predicted. Where the data hold no error, no resample
-    does: 1 to 1 is too narrow then. The order of the images has no influence.
+    the images otherwise, and widened to hold the estimate where they would not. Where no groups are known, proportions
+    (accuracy and weighted recall, which is the same number, and each class's recall and precision) have Wilson's
+    interval instead. Resamples in which a score is undefined (for a class: those that did not draw it) are left out of
+    its percentiles and counted in `undefined_resamples`; the macro scores count a class as 0 where it was not drawn but
+    predicted. Where the data hold no error, no resample does: a bootstrap's 1 to 1 is too narrow then. The order of the
+    images has no influence.
 
     Args:
         labels: (N,) int, the index of the true class.
@@ -128,14 +130,14 @@ def evaluate_predictions(
     Returns:
         A dict ready for JSON: images, groups, errors, classes, positive, confusion_matrix, one {value, low, high} per
         name in `HEADLINES`, per_class, log_loss (natural logarithm, mean per image), interval, and with two classes
-        positive_class. What is undefined is None; a single group or image gives no interval.
+        positive_class. What is undefined is None; a single group or image gives no bootstrap.
 
     Raises:
         CustomCNNError: no images, a probability that is not finite, or a positive class that is none of two.
         ValueError: shapes or values that do not belong together.
 
     Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13; whole groups: Field and Welsh
-    (2007), doi:10.1111/j.1467-9868.2007.00593.x.
+    (2007), doi:10.1111/j.1467-9868.2007.00593.x; Wilson (1927), doi:10.1080/01621459.1927.10502953.
     """
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f"At least 1 resample and a level in 0..1 are needed. Received: {resamples} and {level}.")
@@ -146,10 +148,11 @@ def evaluate_predictions(
     confusion = confusion_matrix(labels, predicted, len(names))
     values = scores(confusion) | {"roc_auc": roc_auc(labels, probabilities)}
     sample = {} if single else _bootstrap(labels, probabilities, predicted, units, resamples, seed)
-    unit = "image" if groups is None else "group"
-    method = f"none (one {unit} only)" if single else f"percentile bootstrap over {unit}s"
     likelihood = probabilities[np.arange(len(labels)), labels].clip(np.finfo(np.float64).eps, 1)
+    headlines = {key: percentile(values[key], sample.get(key), level) for key in HEADLINES}
     per_class = _per_class(names, confusion, values, sample, level)
+    if groups is None:
+        _put_wilson(headlines, per_class, confusion, level)
     return {
         "images": len(labels),
         "groups": None if groups is None else int(units[-1]) + 1,
@@ -157,10 +160,15 @@ def evaluate_predictions(
         "classes": names,
         "positive": positive,
         "confusion_matrix": confusion.tolist(),
-        **{key: percentile(values[key], sample.get(key), level) for key in HEADLINES},
+        **headlines,
         "per_class": per_class,
         "log_loss": float(-np.log(likelihood).mean()),
-        "interval": {"level": level, "method": method, "resamples": 0 if single else resamples, "seed": seed},
+        "interval": {
+            "level": level,
+            "method": _method(single, groups is not None),
+            "resamples": 0 if single else resamples,
+            "seed": seed,
+        },
         **({} if positive is None else {"positive_class": _positive_class(per_class, positive)}),
     }
 
@@ -249,6 +257,25 @@ def _per_class(
         result[name] = {key: percentile(values[key][index], drawn[key], level) for key in PER_CLASS}
         result[name]["support"] = int(confusion[index].sum())
     return result
+
+
+def _put_wilson(headlines: dict[str, Interval], per_class: dict[str, Any], confusion: np.ndarray, level: float) -> None:
+    """Give the proportions Wilson's interval in place: for images that are independent of each other."""
+    for key in ("accuracy", "weighted_recall"):
+        headlines[key] = wilson(int(confusion.trace()), int(confusion.sum()), level)
+    for index, row in enumerate(per_class.values()):
+        for key, axis in (("recall", 1), ("precision", 0)):
+            total = int(confusion.sum(axis=axis)[index])
+            # 0/0 keeps its value of 0, see `scores`.
+            found = wilson(int(confusion[index, index]), total, level)
+            row[key] = found if total else {**found, "value": 0.0}
+
+
+def _method(single: bool, grouped: bool) -> str:
+    """Say how the intervals come about."""
+    if grouped:
+        return "none (one group only)" if single else "percentile bootstrap over groups"
+    return f"Wilson for proportions, else {'none (one image only)' if single else 'percentile bootstrap over images'}"
 
 
 def _positive_class(per_class: dict[str, Any], positive: str) -> dict[str, Any]:

@@ -215,11 +215,15 @@ def test_the_report_end_to_end():
     assert own["specificity"]["value"] == pytest.approx(1370 / 1447, **EXACT)
     assert found["log_loss"] == pytest.approx(-(1973 * np.log(0.9) + 148 * np.log(0.1)) / 2121, **EXACT)
     assert found["interval"] == {
-        "level": 0.95, "method": "percentile bootstrap over images", "resamples": 200, "seed": 0,
+        "level": 0.95, "method": "Wilson for proportions, else percentile bootstrap over images",
+        "resamples": 200, "seed": 0,
     }  # fmt: skip
-    # one image per draw: close to the normal interval, .9302 +- 1.96 * sqrt(.9302 * .0698 / 2121)
-    assert found["accuracy"]["low"] == pytest.approx(0.9194, abs=0.003)
-    assert found["accuracy"]["high"] == pytest.approx(0.9410, abs=0.003)
+    # Wilson: (p + z2 / 2n -+ z sqrt(p q / n + z2 / 4n2)) / (1 + z2 / n) with p = 1973/2121, n = 2121, z2 = 3.841459
+    assert found["accuracy"]["low"] == pytest.approx(0.918583, abs=1e-6)
+    assert found["accuracy"]["high"] == pytest.approx(0.940304, abs=1e-6)
+    # one image per draw: close to the normal interval of the same share
+    assert found["weighted_f1"]["low"] == pytest.approx(0.9194, abs=0.003)
+    assert found["weighted_f1"]["high"] == pytest.approx(0.9410, abs=0.003)
     turned = evaluate_predictions(labels, certain(labels, predicted), ["all", "hem"], positive="all", resamples=2)
     assert turned["positive"] == turned["positive_class"]["name"] == "all"
     assert turned["positive_class"]["specificity"]["value"] == pytest.approx(603 / 674, **EXACT)
@@ -307,7 +311,7 @@ def test_intervals_are_those_of_rows_drawn_one_by_one(data, grouped):
         present = [1] * (1 in present) if len(classes) == 2 else present
         ones = [roc_auc_score(labels[rows] == k, probabilities[rows, k]) for k in present]
         drawn.append(sample | {"roc_auc": np.mean(ones) if ones else np.nan})
-    for key in HEADLINES:
+    for key in HEADLINES if grouped else [key for key in HEADLINES if key not in ("accuracy", "weighted_recall")]:
         values = np.array([sample[key] for sample in drawn])
         values = values[~np.isnan(values)]
         row = found[key]
@@ -319,10 +323,36 @@ def test_intervals_are_those_of_rows_drawn_one_by_one(data, grouped):
         assert row.get("undefined_resamples", 0) == 20 - len(values)
 
 
+@settings(deadline=None, max_examples=30)
+@given(predictions(), st.sampled_from([0.5, 0.95]))
+def test_proportions_of_single_images_have_wilsons_interval(data, level):
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    labels, probabilities, _, _ = data
+    count = probabilities.shape[1]
+    predicted, classes = probabilities.argmax(axis=1), [f"c{index}" for index in range(count)]
+    found = evaluate_predictions(labels, probabilities, classes, resamples=5, level=level)
+    right = labels == predicted
+    rows = [(found["accuracy"], right), (found["weighted_recall"], right)]
+    for index, name in enumerate(classes):
+        rows.append((found["per_class"][name]["recall"], right[labels == index]))
+        rows.append((found["per_class"][name]["precision"], right[predicted == index]))
+    for row, hits in rows:
+        if not len(hits):
+            assert row == {"value": 0, "low": None, "high": None}
+            continue
+        low, high = proportion.proportion_confint(hits.sum(), len(hits), 1 - level, method="wilson")
+        assert (row["low"], row["high"]) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
+        assert row["value"] == pytest.approx(hits.mean(), **EXACT)
+    if count == 2:
+        assert found["positive_class"]["sensitivity"] == found["per_class"]["c1"]["recall"]
+        assert found["positive_class"]["specificity"] == found["per_class"]["c0"]["recall"]
+
+
 def test_an_interval_is_widened_to_hold_the_estimate():
     labels, predicted = from_matrix([[6, 4], [3, 7]])
+    probabilities, groups = certain(labels, predicted), [str(index) for index in range(20)]
     rows = [  # one resample each: its score is both ends before they are widened
-        evaluate_predictions(labels, certain(labels, predicted), ["a", "b"], resamples=1, seed=seed)["accuracy"]
+        evaluate_predictions(labels, probabilities, ["a", "b"], groups=groups, resamples=1, seed=seed)["accuracy"]
         for seed in range(10)
     ]
     assert {(row["low"] < 0.65, row["high"] > 0.65) for row in rows} >= {(True, False), (False, True)}
@@ -345,8 +375,13 @@ def test_a_class_that_was_not_drawn_leaves_its_scores_undefined():
 
 def test_a_class_that_is_never_predicted_has_no_interval_of_precision():
     found = evaluate_predictions(np.array([0, 0, 1]), certain([0] * 3, [0, 0, 0]), ["a", "b"], resamples=50)
-    assert found["per_class"]["b"]["precision"] == {"value": 0, "low": None, "high": None, "undefined_resamples": 50}
+    assert found["per_class"]["b"]["precision"] == {"value": 0, "low": None, "high": None}
     assert found["per_class"]["b"]["recall"]["low"] == 0
+    groups = ["x", "y", "z"]
+    found = evaluate_predictions(
+        np.array([0, 0, 1]), certain([0] * 3, [0, 0, 0]), ["a", "b"], groups=groups, resamples=50
+    )
+    assert found["per_class"]["b"]["precision"] == {"value": 0, "low": None, "high": None, "undefined_resamples": 50}
 
 
 def test_a_missing_class_gives_no_area():
@@ -357,15 +392,18 @@ def test_a_missing_class_gives_no_area():
 @pytest.mark.parametrize(
     ("labels", "groups", "method", "count"),
     [
-        ([0], None, "none (one image only)", None),
+        ([0], None, "Wilson for proportions, else none (one image only)", None),
         ([0], ["H3"], "none (one group only)", 1),
         ([0, 1, 1], ["H3"] * 3, "none (one group only)", 1),
     ],
 )
-def test_one_group_or_image_gives_no_interval(labels, groups, method, count):
+def test_one_group_or_image_gives_no_bootstrap(labels, groups, method, count):
     found = evaluate_predictions(np.array(labels), certain(labels, labels), ["a", "b"], groups=groups)
-    assert found["accuracy"] == {"value": 1, "low": None, "high": None}
-    assert found["per_class"]["a"]["recall"] == {"value": 1, "low": None, "high": None}
+    # of one hit in one image, Wilson's lower end is 1 / (1 + z2)
+    low = pytest.approx(1 / (1 + 1.959964**2), abs=1e-6) if groups is None else None
+    for row in (found["accuracy"], found["per_class"]["a"]["recall"]):
+        assert row == {"value": 1, "low": low, "high": None if groups else 1}
+    assert found["macro_recall"] == found["weighted_f1"] == {"value": 1, "low": None, "high": None}
     assert found["interval"] == {"level": 0.95, "method": method, "resamples": 0, "seed": 0}
     assert found["groups"] == count
 
@@ -539,7 +577,8 @@ def test_format_report_shows_intervals_and_what_is_undefined():
     assert "accuracy                0.750  0.250 to 1.000" in lines
     assert "Cohen's kappa          -0.500  -1.000 to 1.000  (undefined in 1 resample)" in lines
     assert "ROC AUC             undefined  -" in lines
-    assert "intervals: percentile bootstrap over images, 2,000 resamples, seed 4" in lines
+    how = "Wilson for proportions, else percentile bootstrap over images, 2,000 resamples, seed 4"
+    assert f"intervals: {how}" in lines
 
 
 @pytest.mark.parametrize(("classes", "width", "numbered"), [(6, 12, False), (7, 2, True), (2, 13, True)])
