@@ -25,7 +25,7 @@ def export(run: RunDir, *, format: str = "openvino", weights: str = "best") -> P
 
     It takes raw pixels, uint8 (N, H, W, 3), RGB, for any N, and gives what the Keras network gives, float32
     (N, classes) or (N, 1). The weights stay float32. Classes, input size, positive class, model name, epoch,
-    the drawn flag and the SHA-256 of the .keras file are in its rt_info "customcnn", as JSON.
+    the drawn flag, the calibration and the SHA-256 of the .keras file are in its rt_info "customcnn", as JSON.
 
     Args:
         run: a trained run.
@@ -53,7 +53,7 @@ def export(run: RunDir, *, format: str = "openvino", weights: str = "best") -> P
             f"An export is made with Keras on TensorFlow. Received: KERAS_BACKEND={devices.backend()}. "
             "Set it to tensorflow: any backend's network can be exported so."
         )
-    metadata = {key: value for key, value in vars(info).items() if key != "history"} | {"sha256": digest(path)}
+    metadata = {key: value for key, value in info.as_dict().items() if key != "history"} | {"sha256": digest(path)}
     converted = convert(load_model(path))
     converted.set_rt_info(json.dumps(metadata), [KEY])
     target = export_path(path)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from customcnn import devices
 from customcnn.errors import CustomCNNError, show
@@ -19,6 +19,7 @@ from customcnn.files import write_text
 from customcnn.manifest import Manifest, read_manifest, read_rows
 from customcnn.recipe import Recipe, parse_recipe
 from customcnn.schedules import lra, should_stop
+from customcnn.temperature import without_temperature
 
 if TYPE_CHECKING:
     import keras
@@ -39,6 +40,8 @@ class ModelInfo:
         drawn: whether it was trained on drawn cells.
         epoch: how many epochs it was trained.
         history: one row an epoch, up to that one.
+        calibration: what `customcnn calibrate` found: temperature, part, images, groups, sets (see
+            `customcnn.conformal.Conformal`) and novelty (see `customcnn.novelty.Novelty`); None where it has not run.
     """
 
     model: str
@@ -48,6 +51,11 @@ class ModelInfo:
     drawn: bool = False
     epoch: int = 0
     history: Sequence[Mapping[str, float]] = ()
+    calibration: Mapping[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the attributes, ready for JSON; `calibration` only where there is one."""
+        return {key: value for key, value in vars(self).items() if value is not None}
 
 
 def save_model(model: "keras.Model", info: ModelInfo, path: Path) -> None:
@@ -56,7 +64,7 @@ def save_model(model: "keras.Model", info: ModelInfo, path: Path) -> None:
     try:
         model.save(beside)
         with zipfile.ZipFile(beside, "a") as archive:
-            archive.writestr(INFO, json.dumps(vars(info)))
+            archive.writestr(INFO, json.dumps(info.as_dict()))
         beside.replace(path)
     except BaseException:
         with suppress(OSError):
@@ -101,8 +109,8 @@ def load_model(path: Path, *, whole: bool = False) -> "keras.Model":
 
     Args:
         path: of the file.
-        whole: as it was saved: with the outputs that only the training has (GoogLeNet's auxiliary classifiers), and in
-            its own precision.
+        whole: as the training had it: with the outputs that only the training has (GoogLeNet's auxiliary classifiers),
+            in its own precision, and without the temperature of `customcnn calibrate`.
 
     Raises:
         CustomCNNError: the file is missing or damaged.
@@ -116,7 +124,7 @@ def load_model(path: Path, *, whole: bool = False) -> "keras.Model":
             f"A saved network is a whole .keras file. Received: {show(path)} ({_first_line(error)}). Train it again."
         ) from None
     if whole:
-        return model
+        return without_temperature(model)
     if len(model.outputs) > 1:
         import keras
 
@@ -200,6 +208,31 @@ class RunDir:
         return self.path / "confusion.png"
 
     @property
+    def report(self) -> Path:
+        """The page with everything about the run."""
+        return self.path / "report.html"
+
+    @property
+    def model_card(self) -> Path:
+        """What the network is for, on what it was tried, and where its limits are."""
+        return self.path / "model-card.md"
+
+    @property
+    def calibration(self) -> Path:
+        """What `customcnn calibrate` found: the scores before and after, the temperature, the sets."""
+        return self.path / "calibration.json"
+
+    @property
+    def calibration_plot(self) -> Path:
+        """Its reliability diagrams, before and after."""
+        return self.path / "calibration.png"
+
+    @property
+    def reliability(self) -> Path:
+        """The reliability diagram of the images that were scored."""
+        return self.path / "reliability.png"
+
+    @property
     def activations(self) -> Path:
         """The folder of activation maps, one folder an image."""
         return self.path / "activations"
@@ -249,6 +282,10 @@ class RunDir:
         except (OSError, ValueError) as error:
             raise CustomCNNError(f"A run holds a recipe.toml. Received: {show(self.path)} ({error}).") from None
         return parse_recipe(values, show(self.recipe))
+
+    def chosen_by_validation(self) -> bool:
+        """Tell whether the best epoch is the one that is best on the validation part."""
+        return self.read_recipe().monitor.startswith("val_")
 
     def read_manifest(self) -> Manifest:
         """Read manifest.csv."""

@@ -52,7 +52,8 @@ class Exported:
         network: the .keras file.
 
     Attributes:
-        metadata: what `customcnn.export` wrote: the fields of `ModelInfo` but for the history, and `sha256`.
+        metadata: what `customcnn.export` wrote: the fields of `ModelInfo` but for the history, and `sha256`;
+            `calibration` only where there is one.
 
     Raises:
         StaleExport: no export, a damaged one, or one of another network than the file holds now.

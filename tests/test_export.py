@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,17 @@ import pytest
 from PIL import Image
 
 from customcnn import runtime
+from customcnn.calibration import apply_temperature
 from customcnn.cli import main
 from customcnn.errors import CustomCNNError
 from customcnn.export import export
 from customcnn.images import decode
 from customcnn.models import build_model, get_spec
+from customcnn.novelty import fit_novelty
 from customcnn.predict import predict
-from customcnn.runs import ModelInfo, RunDir, save_model
+from customcnn.runs import ModelInfo, RunDir, load_model, read_info, save_model
 from customcnn.runtime import Exported, StaleExport, digest, export_path
+from customcnn.temperature import with_temperature
 
 pytest.importorskip("openvino")
 
@@ -264,3 +268,39 @@ def test_an_export_needs_tensorflow(run):
     )
     assert done.returncode == 1
     assert "Set it to tensorflow" in done.stderr
+
+
+# ---------------------------------------------------------------- a calibrated run
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory, images) -> RunDir:
+    """A run with a temperature, sets and a limit of novelty, and its export."""
+    run = make_run(tmp_path_factory.mktemp("calibrated") / "run")
+    pixels = np.stack([decode(path, (SIZE, SIZE)) for path in sorted(images.iterdir())])
+    sets = {"method": "lac", "coverage": 0.9, "quantile": 0.6, "unit": "image", "images": 35, "groups": None}
+    stored = {"temperature": 0.4, "sets": sets, "novelty": fit_novelty(pixels).as_dict()}
+    model = with_temperature(load_model(run.best), 0.4)
+    save_model(model, replace(read_info(run.best), calibration=stored), run.best)
+    export(run)
+    return run
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_an_export_of_a_calibrated_run_says_what_keras_says(calibrated, made, images, tta):
+    ours, theirs = (predict(calibrated, [images], runtime=name, tta=tta) for name in ("openvino", "keras"))
+    for one, other in zip(ours, theirs, strict=True):
+        assert list(one.probabilities.values()) == pytest.approx(list(other.probabilities.values()), abs=1e-4)
+        near = any(abs(value - 0.4) < 1e-3 for value in other.probabilities.values())
+        assert near or (one.classes, one.sure) == (other.classes, other.sure)
+        assert (one.novelty, one.novel) == (other.novelty, other.novel) and one.novelty is not None
+    plain = np.array([list(one.probabilities.values()) for one in predict(made, [images], runtime="openvino")])
+    cooled = np.array([list(one.probabilities.values()) for one in ours])
+    if not tta:
+        np.testing.assert_allclose(cooled, apply_temperature(plain, 0.4), atol=1e-4)
+
+
+def test_the_metadata_of_a_calibrated_run(calibrated):
+    stored = Exported(calibrated.best).metadata["calibration"]
+    assert stored == read_info(calibrated.best).calibration
+    assert stored["temperature"] == 0.4 and set(stored) == {"temperature", "sets", "novelty"}

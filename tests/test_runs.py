@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,15 @@ def test_info_comes_back_without_loading_the_model(saved):
     assert read_info(saved) == NAMED
     assert isinstance(read_info(saved).input_size, tuple)
     assert [path.name for path in saved.parent.iterdir()] == ["last.keras"], "nothing is left beside it"
+
+
+def test_a_calibration_comes_back_and_is_left_out_where_there_is_none(model, saved, tmp_path):
+    with zipfile.ZipFile(saved) as archive:
+        assert "calibration" not in json.loads(archive.read(INFO)), "files of before had none"
+    stored = {"temperature": 1.5, "sets": {"quantile": 1 / 3}}
+    save_model(model, replace(NAMED, calibration=stored), tmp_path / "best.keras")
+    found = read_info(tmp_path / "best.keras")
+    assert found.calibration == stored and replace(found, calibration=None) == NAMED
 
 
 def test_reading_the_info_does_not_import_keras(saved):
@@ -226,6 +236,11 @@ def test_the_promised_names():
         "metrics": "r/metrics.json",
         "curves": "r/curves.png",
         "confusion": "r/confusion.png",
+        "reliability": "r/reliability.png",
+        "report": "r/report.html",
+        "model_card": "r/model-card.md",
+        "calibration": "r/calibration.json",
+        "calibration_plot": "r/calibration.png",
         "activations": "r/activations",
         "logs": "r/logs",
     }
