@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from urllib.parse import quote
 
+from customcnn.stylesheet import STYLE
+
+LONG_WORD, PROSE = 22, 40  # letters
+
 
 class Html(str):
     """Markup that is escaped already; every other string is text and gets escaped."""
@@ -41,9 +45,9 @@ def escape(text: object) -> Html:
     return text if isinstance(text, Html) else Html(html.escape(printable(text)))
 
 
-def data_uri(png: bytes) -> str:
-    """Return the bytes of a PNG file as an address that holds the picture itself."""
-    return "data:image/png;base64," + b64encode(png).decode("ascii")
+def data_uri(content: bytes, kind: str = "png") -> str:
+    """Return the bytes of an image file as an address that holds the picture itself; `kind` is "png" or "jpeg"."""
+    return f"data:image/{kind};base64," + b64encode(content).decode("ascii")
 
 
 def figure(
@@ -66,12 +70,70 @@ def figure(
     inside = isinstance(source, str) and source.startswith("data:image/")
     # "./" keeps a colon in a file's name from being read as the scheme of an address.
     address = source if inside else "./" + quote(os.fsencode(PurePath(source).as_posix()))
-    shape = (f' width="{width}"' if width else "") + (' class="sharp"' if sharp else "")
-    picture = f'<img src="{escape(address)}" alt="{escape(alt)}" loading="lazy"{shape}>'
+    # What is in the page already has nothing to wait for.
+    shape = "" if inside else ' loading="lazy"'
+    shape += (f' width="{width}"' if width else "") + (' class="sharp"' if sharp else "")
+    picture = f'<img src="{escape(address)}" alt="{escape(alt)}"{shape}>'
     if not inside:
         picture = f'<a href="{escape(address)}">{picture}</a>'
     words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return Html(f"<figure>{picture}{words}</figure>")
+
+
+def score(name: str, value: float | None, low: float | None, high: float | None, about: str = "") -> Html:
+    """Return a score between 0 and 1 in large figures, its interval in words and as a bar.
+
+    Args:
+        name: what is scored.
+        value: None where it is undefined.
+        low, high: the ends of its interval; None for no interval.
+        about: a few words under it.
+    """
+    figures = "undefined" if value is None else f"{value:.3f}"
+    words, bar = "no interval", ""
+    if value is not None and low is not None and high is not None:
+        words = f"{low:.3f} to {high:.3f}"
+        left, right, place = (min(max(share, 0.0), 1.0) * 100 for share in (low, high, value))
+        bar = (
+            f'<span class="range" aria-hidden="true"><span style="left:{left:.1f}%;width:{right - left:.1f}%"></span>'
+            f'<b style="left:{place:.1f}%"></b></span>'
+        )
+    under = f'<span class="about">{escape(about)}</span>' if about else ""
+    return Html(
+        f'<div class="score"><span class="name">{escape(name)}</span><span class="value">{figures}</span>'
+        f'<span class="interval">{words}</span>{bar}{under}</div>'
+    )
+
+
+def group(kind: str, *blocks: Html) -> Html:
+    """Return blocks in a box of a kind: "scores" and "charts" beside each other, "gallery" as a grid of cards."""
+    return Html(f'<div class="{escape(kind)}">' + "".join(blocks) + "</div>")
+
+
+def matrix(names: Sequence[str], counts: Sequence[Sequence[int]], caption: str = "") -> Html:
+    """Return a confusion matrix: in each cell the count and its share of the row, which also sets the colour.
+
+    Args:
+        names: the N class names.
+        counts: N rows, the true classes, of N columns, the predicted ones.
+        caption: text above it.
+    """
+    head = "".join(f'<th scope="col"{_room(name)}>{escape(name)}</th>' for name in names)
+    rows = []
+    for name, row in zip(names, counts, strict=True):
+        total = sum(row)
+        shares = [count / total if total else 0.0 for count in row]
+        cells = "".join(
+            f'<td style="--share:{share:.3f}">{count:,}<small>{share:.1%}</small></td>'
+            for count, share in zip(row, shares, strict=True)
+        )
+        rows.append(f'<tr><th scope="row"{_room(name)}>{escape(name)}</th>{cells}</tr>')
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    corner = '<th scope="col">true class ↓ predicted →</th>'
+    return Html(
+        f'<div class="wide"><table class="matrix">{title}<thead><tr>{corner}{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def beside(*blocks: Html) -> Html:
@@ -90,14 +152,17 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], caption: s
     Raises:
         ValueError: a row is longer or shorter than the header.
     """
-    names = list(header)
+    names, rows = list(header), list(rows)
     body = []
     for row in rows:
         if len(row) != len(names):
             raise ValueError(f"A row has one cell for each of {len(names)} columns. Received: {len(row)} cells.")
         cells = "".join(_cell(value) for value in row[1:])
-        body.append(f'<tr><th scope="row">{escape(row[0])}</th>{cells}</tr>')
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+        body.append(f'<tr><th scope="row"{_room(row[0])}>{escape(row[0])}</th>{cells}</tr>')
+    # The name of a column of numbers stands over them.
+    right = [place > 0 and bool(rows) and all(_figures(row[place]) for row in rows) for place in range(len(names))]
+    kinds = [' class="number"' if figures else _room(name) for name, figures in zip(names, right, strict=True)]
+    head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(names, kinds, strict=True))
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return Html(
         f'<div class="wide"><table>{title}<thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
@@ -105,19 +170,35 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], caption: s
 
 
 def _cell(value: object) -> str:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    text = f"{value:,}" if isinstance(value, int) and number else value
-    kind = ' class="number"' if number or (not isinstance(value, Html) and _looks_like_number(str(value))) else ""
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else value
+    kind = ' class="number"' if _figures(value) else _room(value)
     return f"<td{kind}>{escape(text)}</td>"
 
 
+def _figures(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number or (not isinstance(value, Html) and _looks_like_number(str(value)))
+
+
 def _looks_like_number(text: str) -> bool:
-    return re.fullmatch(r"[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?\s?%?", text) is not None
+    """Tell whether it is a number, or two with "to" between them, as intervals have them."""
+    number = r"[-+−]?[\d,]*\.?\d+(e[-+]?\d+)?\s?%?"
+    return re.fullmatch(f"–|{number}( to {number})?", text) is not None
+
+
+def _room(value: object) -> str:
+    """Return the class of a cell that needs room: "long" for a word that must be broken, "prose" for sentences."""
+    text = re.sub(r"<[^>]*>", "", value) if isinstance(value, Html) else str(value)
+    if max(map(len, text.split()), default=0) > LONG_WORD:
+        return ' class="long"'
+    return ' class="prose"' if len(text) > PROSE else ""
 
 
 def facts(values: Mapping[str, object], caption: str = "") -> Html:
     """Return a table of two columns without a header: what a thing is called, and what it is."""
-    rows = "".join(f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in values.items())
+    rows = "".join(
+        f'<tr><th scope="row"{_room(k)}>{escape(k)}</th><td{_room(v)}>{escape(v)}</td></tr>' for k, v in values.items()
+    )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return Html(f'<div class="wide"><table>{title}<tbody>{rows}</tbody></table></div>')
 
@@ -129,11 +210,16 @@ def bars(shares: Mapping[str, float], caption: str = "") -> Html:
         length = min(max(share, 0.0), 1.0) * 100 if share == share else 0.0  # NaN has no length
         bar = f'<span class="bar" aria-hidden="true"><span style="width:{length:.1f}%"></span></span>'
         rows.append(
-            f'<tr><th scope="row">{escape(name)}</th><td class="number">{share:.1%}</td>'
+            f'<tr><th scope="row"{_room(name)}>{escape(name)}</th><td class="number">{share:.1%}</td>'
             f'<td class="bars">{bar}</td></tr>'
         )
     title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return Html(f'<div class="wide"><table>{title}<tbody>{"".join(rows)}</tbody></table></div>')
+
+
+def subheading(text: str) -> Html:
+    """Return a heading inside a section, which the list of links leaves out."""
+    return Html(f"<h3>{escape(text)}</h3>")
 
 
 def preformatted(text: str) -> Html:
@@ -141,24 +227,39 @@ def preformatted(text: str) -> Html:
     return Html("<pre><code>" + "\n".join(escape(line) for line in text.splitlines()) + "</code></pre>")
 
 
-def page(title: str, sections: Sequence[Section], notes: Sequence[str] = ()) -> str:
+def page(
+    title: str,
+    sections: Sequence[Section],
+    notes: Sequence[str] = (),
+    *,
+    lead: Sequence[str] = (),
+    footer: str = "",
+) -> str:
     """Return a whole HTML page that needs nothing from elsewhere, for light and dark screens and for paper.
 
     Args:
         title: its title and first heading.
         sections: its parts, in order; a page of more than two has a list of links to them.
         notes: warnings, shown in a banner above everything else.
+        lead: blocks between the banner and the list of links: what matters most.
+        footer: text or markup at its end.
 
     Returns:
         The page, which UTF-8 can hold whatever the names of files are.
     """
     anchors = _anchors(section.heading for section in sections)
-    parts = [f"<h1>{escape(title)}</h1>", _banner(notes), _contents(sections, anchors)]
+    parts = [f"<h1>{escape(title)}</h1>", _banner(notes), *map(_block, lead), _contents(sections, anchors)]
     for section, anchor in zip(sections, anchors, strict=True):
-        blocks = [block if isinstance(block, Html) else f"<p>{escape(block)}</p>" for block in section.blocks]
+        blocks = map(_block, section.blocks)
         heading = f'<h{section.level} id="{anchor}">{escape(section.heading)}</h{section.level}>'
         parts.append("\n".join(["<section>", heading, *blocks, "</section>"]))
-    return _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(part for part in parts if part))
+    end = f"<footer>{escape(footer)}</footer>" if footer else ""
+    body = "\n".join(part for part in parts if part)
+    return _PAGE.format(title=escape(title), style=STYLE, body=body, footer=end)
+
+
+def _block(block: str) -> str:
+    return block if isinstance(block, Html) else f"<p>{escape(block)}</p>"
 
 
 def _banner(notes: Sequence[str]) -> str:
@@ -201,62 +302,7 @@ _PAGE = """<!DOCTYPE html>
 <body>
 <main>
 {body}
-</main>
+</main>{footer}
 </body>
 </html>
-"""
-
-_STYLE = """
-:root {
-  color-scheme: light dark;
-  --paper: #ffffff; --ink: #1c1e21; --faint: #5a6169; --line: #d8dce0; --band: #f4f6f8; --link: #0b5cad;
-  --bar: #0072b2; --warn-paper: #fff3cd; --warn-ink: #6b2a00; --warn-line: #c2570c;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #15181b; --ink: #e6e8ea; --faint: #a3abb3; --line: #3a4047; --band: #1e2327; --link: #7fb9f2;
-    --bar: #56b4e9; --warn-paper: #3a2a0a; --warn-ink: #ffd9a3; --warn-line: #e08a2e;
-  }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 1.25rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); }
-h3 { font-size: 1.05rem; margin: 1.75rem 0 .5rem; }
-h2, h3, p, li, td, th { overflow-wrap: anywhere; }
-p { max-width: 46rem; margin: .75rem 0; }
-a { color: var(--link); }
-.notes { background: var(--warn-paper); color: var(--warn-ink); border: 1px solid var(--warn-line);
-  border-left-width: .4rem; border-radius: .3rem; padding: .75rem 1rem; margin: 0 0 1.5rem; }
-.notes ul { margin: .25rem 0 0; padding-left: 1.2rem; }
-nav { font-size: .9rem; margin-bottom: 1.5rem; }
-nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .25rem 1rem; margin: 0; padding: 0; }
-figure { margin: 1rem 0; }
-figure img { display: block; max-width: 100%; height: auto; border-radius: .2rem; }
-figure img.sharp { image-rendering: pixelated; }
-figcaption { color: var(--faint); font-size: .875rem; margin-top: .4rem; max-width: 46rem; }
-.beside { display: flex; flex-wrap: wrap; gap: 0 2rem; align-items: flex-start; }
-.beside > * { min-width: 0; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; margin: 1rem 0; font-size: .9375rem; }
-caption { text-align: left; color: var(--faint); font-size: .875rem; padding-bottom: .35rem; }
-th, td { padding: .35rem .8rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-thead th { background: var(--band); border-bottom: 2px solid var(--line); }
-tbody th { font-weight: 600; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.bars { width: 12rem; vertical-align: middle; }
-.bar { display: block; height: .6rem; background: var(--band); border: 1px solid var(--line); border-radius: .3rem; }
-.bar > span { display: block; height: 100%; background: var(--bar); border-radius: .3rem; }
-pre { background: var(--band); border: 1px solid var(--line); border-radius: .3rem; padding: .75rem 1rem;
-  overflow-x: auto; font-size: .875rem; }
-@media print {
-  :root { --paper: #ffffff; --ink: #000000; --faint: #444444; --line: #999999; --band: #eeeeee; --link: #000000;
-    --bar: #0072b2; --warn-paper: #fff3cd; --warn-ink: #6b2a00; --warn-line: #c2570c; color-scheme: light; }
-  main { max-width: none; padding: 0; }
-  nav { display: none; }
-  figure, table, .notes { break-inside: avoid; }
-  h2, h3 { break-after: avoid; }
-  .notes, .bar, .bar > span { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-}
 """
