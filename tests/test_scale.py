@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from benchmarks import scale
-from customcnn import audit as module
-from customcnn.audit import _candidates, _Look, _near_duplicates
+from customcnn.audit import duplicates as module
+from customcnn.audit.duplicates import _candidates, _Look, near_across
 from customcnn.augment import augment_folder
 from customcnn.manifest import Manifest, Record, scan, with_group_pattern
 from customcnn.split import Shares, split_by_group, split_by_image
@@ -49,7 +49,7 @@ def noise(seed, *shape):
 
 def test_blank_images_are_compared_with_none(compared):
     records, looks = images_of(np.zeros((4000, 8), np.uint64), np.zeros((32, 32), np.uint8), flat=True)
-    assert _near_duplicates(records, looks) == []
+    assert near_across(records, looks) == []
     assert sum(compared) == 0
 
 
@@ -79,7 +79,7 @@ def test_images_whose_hashes_are_all_alike_are_searched_by_their_details(compare
     hashes[7], thumbnails[7] = hashes[2], np.roll(thumbnails[2], 0)
     thumbnails[7, 0, 0] ^= 1
     records, looks = images_of(hashes, thumbnails)
-    found = _near_duplicates(records, looks)
+    found = near_across(records, looks)
     assert [(pair.first, pair.second) for pair in found] == [("000002.png", "000007.png")]
     assert sum(compared) < module.AFFORDED * 9 * 3000, "each has eight hashes of turns, and one of its own"
 
@@ -92,7 +92,7 @@ def test_sketches_find_turned_and_changed_pictures(monkeypatch):
     second = (second + rng.integers(-12, 13, second.shape)).clip(0, 255).astype(np.uint8)
     thumbnails = np.stack([first, second], axis=1).reshape(400, 32, 32)
     records, looks = images_of(np.zeros((400, 8), np.uint64), thumbnails)
-    found = [(pair.first, pair.second) for pair in _near_duplicates(records, looks)]
+    found = [(pair.first, pair.second) for pair in near_across(records, looks)]
     assert found == [(f"{2 * i:06}.png", f"{2 * i + 1:06}.png") for i in range(200)]
 
 

@@ -1,24 +1,23 @@
-"""Find what the parts of a split share: groups, identical files, and near-duplicates that were turned or flipped."""
+"""Duplicates: identical files by hash, and near-duplicates that were turned, flipped or saved again."""
 
-import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import combinations, groupby, islice, pairwise, permutations, product
-from pathlib import Path, PurePosixPath
-from typing import IO, TypeVar
+from itertools import combinations, groupby, pairwise, permutations, product
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
 
 from customcnn import files
-from customcnn.errors import CustomCNNError, show
-from customcnn.images import read_image, to_rgb
+from customcnn.audit.found import Pair
+from customcnn.audit.links import Trees
+from customcnn.audit.quality import MEASURES, measure
+from customcnn.images import BadImage, open_image, to_rgb
 from customcnn.manifest import Manifest, Record
-from customcnn.progress import Progress, silent
-
-T = TypeVar("T")
+from customcnn.progress import Progress
 
 DISTANCE = 6
 """Hashes of 64 bits that differ in more bits than this are not compared further."""
@@ -54,126 +53,45 @@ SKETCH_TABLES = 128
 _NOWHERE = np.empty((0, 0), np.uint8)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two images of different parts that show the same picture, perhaps turned or flipped."""
-
-    first: str
-    second: str
-    distance: int
-    correlation: float
-    same_label: bool
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What the parts share.
-
-    Attributes:
-        images: by part and class.
-        groups_known: whether every image has a group.
-        shared_groups: the groups that stand in more than one part, each with its parts.
-        images_in_shared_groups: images in such groups, by part.
-        identical: sets of files with the same bytes that stand in more than one part.
-        near_duplicates: pairs across parts found by perceptual hash and confirmed on thumbnails.
-    """
-
-    images: dict[str, dict[str, int]]
-    groups_known: bool
-    shared_groups: dict[str, list[str]]
-    images_in_shared_groups: dict[str, int]
-    identical: list[list[str]]
-    near_duplicates: list[Pair]
-
-    @property
-    def leaks(self) -> bool:
-        """Whether anything is shared."""
-        return bool(self.shared_groups or self.identical or self.near_duplicates)
-
-    def as_dict(self) -> dict[str, object]:
-        """Return everything, ready for JSON."""
-        return {"leaks": self.leaks, **asdict(self)}
-
-
 @dataclass(frozen=True, slots=True)
 class _Look:
     hashes: np.ndarray  # uint64 (8,): the perceptual hash of every turn and flip, the image itself first
     thumbnail: np.ndarray  # uint8 (32, 32), grey
     sha256: str
     flat: bool = False  # of one grey: like any other such image, and a near-duplicate of none
+    measures: np.ndarray = field(default_factory=lambda: _NOWHERE)  # float32 (MEASURES,): see quality.measure
 
 
 _Holders = dict[str, list[int]]
 
 
-def audit(manifest: Manifest, *, workers: int | None = None, progress: Progress = silent) -> Audit:
-    """Compare the parts of a split.
+def all_looks(
+    manifest: Manifest, file: IO[bytes], workers: int | None, progress: Progress
+) -> tuple[list[_Look], np.ndarray]:
+    """Look at every image once. The thumbnails go into the file, and are read from there when they are asked for.
 
-    The perceptual hash (pHash of the imagehash library, 64 bits) of an image is looked up among the hashes of all eight
-    turns and flips of the others, through tables of some of the bits, so that not every pair is compared. Candidates
-    are confirmed by correlating the details of 32 x 32 thumbnails, which wait in a temporary file, 1 KB an image.
-    Copies turned by other angles, cropped or shifted are not found this way. Of large sets of images whose
-    hashes are much alike, those are candidates whose details are alike as well, judged by sketches: fewer than one in
-    a hundred of the pairs that correlate by .97 is missed then, and one in ten thousand of those by .985.
-
-    Args:
-        manifest: a split folder's, from `scan`, with groups if they are known.
-        workers: processes; None for one a core.
-        progress: see `customcnn.progress`.
-
-    Raises:
-        CustomCNNError: the folder is not split, or an image cannot be decoded.
+    Returns:
+        The looks, and the measures of `quality.measure`, float32 (N, MEASURES).
     """
-    if len(manifest.parts) < 2:
-        raise CustomCNNError(
-            f"An audit compares the parts of a split. Received: {show(manifest.root)} without train and validation "
-            "folders. Use customcnn split first."
-        )
-    records = manifest.records
-    with tempfile.TemporaryFile() as file:
-        looks = _all_looks(manifest, file, workers, progress)
-        near_duplicates = _near_duplicates(records, looks)
-    images: dict[str, dict[str, int]] = {part: {} for part in manifest.parts}
-    for (part, label), count in sorted(manifest.counts().items()):
-        images[part][label] = count
-    shared = _shared_groups(records)
-    inside = Counter(record.split for record in records if record.group in shared)
-    return Audit(
-        images=images,
-        groups_known=manifest.groups_known,
-        shared_groups=shared,
-        images_in_shared_groups={part: inside[part] for part in manifest.parts},
-        identical=_identical(records, looks),
-        near_duplicates=near_duplicates,
-    )
-
-
-def _all_looks(manifest: Manifest, file: IO[bytes], workers: int | None, progress: Progress) -> list[_Look]:
-    """Look at every image. The thumbnails go into the file, and are read from there when they are asked for."""
-    looks = []
+    looks: list[_Look] = []
+    measures = np.empty((len(manifest.records), len(MEASURES)), np.float32)
     with progress(len(manifest.records), "hash") as advance:
         for look in files.parallel(partial(_look, manifest.root), manifest.records, workers, processes=True):
             file.write(look.thumbnail.tobytes())
-            looks.append(replace(look, thumbnail=_NOWHERE))
+            measures[len(looks)] = look.measures
+            looks.append(replace(look, thumbnail=_NOWHERE, measures=_NOWHERE))
             advance(1)
     file.flush()
     thumbnails = np.memmap(file, np.uint8, "r", shape=(len(looks), THUMBNAIL, THUMBNAIL))
-    return [replace(look, thumbnail=thumbnail) for look, thumbnail in zip(looks, thumbnails, strict=True)]
+    return [replace(look, thumbnail=thumbnail) for look, thumbnail in zip(looks, thumbnails, strict=True)], measures
 
 
-def _shared_groups(records: tuple[Record, ...]) -> dict[str, list[str]]:
-    parts = defaultdict(set)
-    for record in records:
-        if record.group:
-            parts[record.group].add(record.split)
-    return {group: sorted(where) for group, where in sorted(parts.items()) if len(where) > 1}
-
-
-def _identical(records: tuple[Record, ...], looks: list[_Look]) -> list[list[str]]:
+def identical_files(looks: list[_Look]) -> list[list[int]]:
+    """Return the sets of two and more images of the same bytes, each as places in the records."""
     by_hash = defaultdict(list)
-    for record, look in zip(records, looks, strict=True):
-        by_hash[look.sha256].append(record)
-    return [[r.path for r in same] for same in by_hash.values() if len({r.split for r in same}) > 1]
+    for i, look in enumerate(looks):
+        by_hash[look.sha256].append(i)
+    return [same for same in by_hash.values() if len(same) > 1]
 
 
 def eight_views(array: np.ndarray) -> list[np.ndarray]:
@@ -186,11 +104,17 @@ def _look(root: Path, record: Record) -> _Look:
     import imagehash
 
     path = root / record.path
-    grey = to_rgb(read_image(path)).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    thumbnail = np.asarray(grey)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadImage(path, f"unreadable ({error.strerror})") from None
+    image = to_rgb(open_image(data, path))
+    grey = image.convert("L")
+    thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS))
     bits = [imagehash.phash(Image.fromarray(np.ascontiguousarray(view))).hash for view in eight_views(thumbnail)]
     hashes = np.array([np.packbits(b.ravel()).view(np.uint64)[0] for b in bits], dtype=np.uint64)
-    return _Look(hashes, thumbnail, files.sha256(path.read_bytes()), bool((thumbnail == thumbnail[0, 0]).all()))
+    flat = bool((thumbnail == thumbnail[0, 0]).all())
+    return _Look(hashes, thumbnail, files.sha256(data), flat, measure(image, grey))
 
 
 def _detail(thumbnail: np.ndarray) -> np.ndarray:
@@ -202,18 +126,61 @@ def _detail(thumbnail: np.ndarray) -> np.ndarray:
     return detail / norm if norm > 0 else detail
 
 
-def _near_duplicates(records: tuple[Record, ...], looks: list[_Look]) -> list[Pair]:
+def near_across(records: tuple[Record, ...], looks: list[_Look]) -> list[Pair]:
+    """Return every pair of near-duplicates across parts."""
     found = []
     for i, same_first in groupby(sorted(_candidates(records, looks)), key=lambda pair: pair[0]):
         others = [j for _, j in same_first]
-        views = np.stack([view.ravel() for view in eight_views(_detail(looks[i].thumbnail))])
-        correlations = (np.stack([_detail(looks[j].thumbnail).ravel() for j in others]) @ views.T).max(axis=1)
-        for j, correlation in zip(others, correlations.tolist(), strict=True):
-            if correlation >= CORRELATION:
-                a, b = records[i], records[j]
-                distance = min(_distance(looks[i], looks[j]), _distance(looks[j], looks[i]))
-                found.append(Pair(a.path, b.path, distance, round(correlation, 4), a.label == b.label))
+        found += [_pair(records, looks, i, j, c) for j, c in _correlations(looks, i, others) if c >= CORRELATION]
     return found
+
+
+def near_inside(records: tuple[Record, ...], looks: list[_Look]) -> list[Pair]:
+    """Return the links between near-duplicates of the same part."""
+    members = defaultdict(list)
+    for i, record in enumerate(records):
+        members[record.split].append(i)
+    return [pair for inside in members.values() for pair in near_links(records, looks, inside)]
+
+
+def near_links(records: tuple[Record, ...], looks: list[_Look], members: Sequence[int]) -> list[Pair]:
+    """Return pairs of near-duplicates among some images: as many as link those that belong together, and no more.
+
+    Of a thousand copies of one picture there are half a million pairs, and 999 links.
+    """
+    first: dict[str, int] = {}
+    for i in members:
+        if not looks[i].flat:
+            first.setdefault(looks[i].sha256, i)
+    chosen = [*first.values()]
+    if len(chosen) < 2:
+        return []
+    many = len(looks)
+    keys = np.unique(np.fromiter((i * many + j for i, j in _across(looks, chosen, chosen)), np.int64))
+    trees: Trees[int] = Trees()
+    found = []
+    for start in range(0, len(keys), AT_ONCE):
+        pairs = zip(*(part.tolist() for part in np.divmod(keys[start : start + AT_ONCE], many)), strict=True)
+        for i, same_first in groupby(pairs, key=lambda pair: pair[0]):
+            others = [j for _, j in same_first if trees.root(i) != trees.root(j)]
+            for j, correlation in _correlations(looks, i, others):
+                if correlation >= CORRELATION and trees.join(i, j):
+                    found.append(_pair(records, looks, i, j, correlation))
+    return found
+
+
+def _correlations(looks: list[_Look], i: int, others: list[int]) -> Iterator[tuple[int, float]]:
+    """Yield for each other image how much its details correlate with those of that turn of image i that fits best."""
+    views = np.stack([view.ravel() for view in eight_views(_detail(looks[i].thumbnail))])
+    for some in _pieces(others):
+        details = np.stack([_detail(looks[j].thumbnail).ravel() for j in some])
+        yield from zip(some, (details @ views.T).max(axis=1).tolist(), strict=True)
+
+
+def _pair(records: tuple[Record, ...], looks: list[_Look], i: int, j: int, correlation: float) -> Pair:
+    a, b = records[i], records[j]
+    distance = min(_distance(looks[i], looks[j]), _distance(looks[j], looks[i]))
+    return Pair(a.path, b.path, distance, round(correlation, 4), a.label == b.label)
 
 
 def _distance(one: _Look, other: _Look) -> int:
@@ -350,31 +317,3 @@ def _keys(hashes: int) -> list[np.uint64]:
     edges = np.linspace(0, 64, blocks + 1).astype(int).tolist()
     masks = [((1 << (b - a)) - 1) << a for a, b in pairwise(edges)]
     return [np.uint64(sum(chosen)) for chosen in combinations(masks, blocks - DISTANCE)]
-
-
-def report(found: Audit) -> str:
-    """Return an audit as text: the counts, what is shared, the first of each, and what it means."""
-    lines = []
-    for part, by_class in found.images.items():
-        classes = ", ".join(f"{label} {count:,}" for label, count in by_class.items())
-        lines.append(f"{part}: {sum(by_class.values()):,} images ({classes})")
-    if found.groups_known:
-        inside = ", ".join(f"{count:,} {part} images" for part, count in found.images_in_shared_groups.items())
-        lines.append(f"groups in more than one part: {len(found.shared_groups):,} ({inside})")
-        lines += [f"  {show(group)}: {', '.join(parts)}" for group, parts in _first(found.shared_groups.items())]
-    else:
-        lines.append("groups: not known (give --group-pattern or --groups)")
-    lines.append(f"identical files across parts: {len(found.identical):,}")
-    for same in _first(found.identical):
-        mixed = len({PurePosixPath(path).parent.name for path in same}) > 1
-        lines.append(f"  {', '.join(map(show, same))}{' (of different classes)' if mixed else ''}")
-    lines.append(f"near-duplicates across parts (turned, flipped or saved again): {len(found.near_duplicates):,}")
-    for pair in _first(found.near_duplicates):
-        labels = "" if pair.same_label else ", of different classes"
-        lines.append(f"  {show(pair.first)}, {show(pair.second)} (correlation {pair.correlation:.3f}{labels})")
-    lines.append("Leaks: a score on this split is inflated." if found.leaks else "Nothing shared was found.")
-    return "\n".join(lines)
-
-
-def _first(items: Iterable[T]) -> list[T]:
-    return list(islice(items, 5))

@@ -1,0 +1,100 @@
+"""The command audit. What it needs is imported when it runs."""
+
+import json
+from pathlib import Path
+
+import click
+
+from customcnn.cli.data import FOLDER, groups_option, pattern_option, skip_bad_option, with_groups, workers_option
+from customcnn.cli.show import say, say_skipped
+from customcnn.errors import CustomCNNError, show
+from customcnn.progress import terminal
+
+
+@click.command()
+@click.argument("data", type=FOLDER)
+@pattern_option
+@groups_option
+@click.option("--within", is_flag=True, help="Look for near-duplicates inside each part of a split, too.")
+@click.option("--deep", is_flag=True, help="Look for copies turned by any angle, scaled and shifted, too.")
+@click.option(
+    "--groups-out", type=FOLDER, metavar="FILE.csv", help="Write the pictures that --deep finds for split --groups."
+)
+@click.option("--page", type=FOLDER, metavar="FILE.html", help="Write a page with the pictures side by side.")
+@click.option(
+    "--pictures",
+    type=click.IntRange(min=1),
+    default=12,
+    show_default=True,
+    help="How many findings of each kind the page shows.",
+)
+@click.option("--strict", is_flag=True, help="End with status 1 if there is a leak.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@skip_bad_option
+@workers_option
+def audit(
+    data: Path,
+    group_pattern: str | None,
+    groups: Path | None,
+    within: bool,
+    deep: bool,
+    groups_out: Path | None,
+    page: Path | None,
+    pictures: int,
+    strict: bool,
+    as_json: bool,
+    skip_bad: bool,
+    workers: int | None,
+) -> None:
+    """Find leaks, copies, wrong labels and odd images in DATA: a folder, split or not, a manifest.csv or a run.
+
+    Copies are found that were turned by quarter turns, flipped, rescaled or saved again. Those turned by other angles,
+    scaled and shifted are found with --deep only, which takes longer. With --deep and groups, it says whether the
+    groups agree with the pictures.
+
+    \b
+    Example: customcnn audit parts --strict
+             customcnn audit cells --page audit.html
+             customcnn audit photographs --deep --groups-out originals.csv
+    """
+    from customcnn.audit import audit as run_audit
+    from customcnn.audit import open_data, page_of, report
+    from customcnn.files import write_text
+
+    if groups_out and not deep:
+        raise click.UsageError("--groups-out needs --deep, which finds what it writes.")
+    _require_target(page, (".html", ".htm"), "--page")
+    _require_target(groups_out, (".csv",), "--groups-out")
+    manifest = open_data(data, skip_bad=skip_bad)
+    say_skipped(manifest.skipped if skip_bad else ())
+    manifest = with_groups(manifest, group_pattern, groups)
+    copies = None
+    if deep:
+        from customcnn.copies import find_copies, write_groups
+
+        copies = find_copies(manifest, workers=workers, progress=terminal)
+    found = run_audit(manifest, within=within, copies=copies, workers=workers, progress=terminal)
+    if copies is not None and groups_out:
+        write_groups(copies, groups_out)
+        say(f"Groups of {found.deep.originals if found.deep else 0:,} pictures: {show(groups_out)}")
+    if page:
+        write_text(page, page_of(found, manifest, pictures))
+        say(f"Page: {show(page)}")
+    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else report(found))
+    if strict and found.leaks:
+        raise SystemExit(1)
+
+
+def _require_target(path: Path | None, suffixes: tuple[str, ...], option: str) -> None:
+    """Refuse before the work what could not be written after it, or would overwrite what is none of ours."""
+    if path is None:
+        return
+    if path.suffix.lower() not in suffixes or path.name == "manifest.csv" or path.is_dir():
+        raise CustomCNNError(
+            f"{option} names a file that ends in {suffixes[0]}. Received: {show(path)}. Choose another name."
+        )
+    if not path.absolute().parent.is_dir():
+        raise CustomCNNError(f"{option} names a file in a folder that exists. Received: {show(path)}. Make it first.")
+
+
+COMMANDS = (audit,)
