@@ -29,6 +29,8 @@ EXTRAS = {
     "kagglehub": "download",
     "numba": "fast",
     "simplejpeg": "fast",
+    "opencv-python-headless": "deep",
+    "faiss-cpu": "deep",
 }
 """Packages that customcnn works without, and the extra that installs each."""
 

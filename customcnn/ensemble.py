@@ -96,7 +96,7 @@ def ensemble(
     for member in members:
         _require_same_task(member, members[0])
     trained = union([run.read_manifest() for run in runs])
-    chosen = weigh == "validation" or (weights == "best" and any(_chosen_by_validation(run) for run in runs))
+    chosen = weigh == "validation" or (weights == "best" and any(run.chosen_by_validation() for run in runs))
     size = max((member.info.input_size for member in members), key=lambda size: size[0] * size[1])
     recipe = Recipe(NAME, size, positive=first.positive, monitor="val_accuracy" if chosen else "loss")
 
@@ -242,10 +242,6 @@ def _require_same_task(member: Member, first: Member) -> None:
                 f"The members of an ensemble have the same {words}. Received: {show_all(one)} in "
                 f"{show(first.run.path)} and {show_all(other)} in {show(member.run.path)}. Leave one of them out."
             )
-
-
-def _chosen_by_validation(run: RunDir) -> bool:
-    return run.read_recipe().monitor.startswith("val_")
 
 
 def _recipe_text(recipe: Recipe) -> str:

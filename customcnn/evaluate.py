@@ -1,7 +1,7 @@
 """Score a trained network on labelled images."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from customcnn import devices, files
+from customcnn.calibration import calibration
+from customcnn.clinical import clinical
+from customcnn.clinical.curves import Threshold, choose_threshold
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.images import converted_note
 from customcnn.leakage import DRAWN, Leakage, find_leakage, notes, run_notes
 from customcnn.manifest import Manifest, Record
 from customcnn.metrics import evaluate_predictions
-from customcnn.pack import find_pack, pack, stream
+from customcnn.pack import Packed, find_pack, pack, stream
 from customcnn.predict import BATCH, probabilities
 from customcnn.progress import Progress, silent
 from customcnn.runs import ModelInfo, RunDir, load_model, read_classifier, rows_to_csv
+from customcnn.views import averaged_probabilities
 
 if TYPE_CHECKING:
     import keras
@@ -40,6 +44,9 @@ def evaluate(
     weights: str = "best",
     out: Path | None = None,
     resamples: int = 2000,
+    tta: bool = False,
+    strata: Sequence[str] = (),
+    rule: str = "youden",
     device: str = "auto",
     no_pack: bool = False,
     workers: int | None = None,
@@ -48,7 +55,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a run on one part of a split folder, or on a whole folder of class folders.
 
-    Writes predictions.csv, metrics.json, confusion.png and curves.png into the run, or into `out`.
+    Writes predictions.csv, metrics.json and the pictures (confusion, curves, roc, precision-recall, decision, subjects,
+    reliability: those that the data allows) into the run, or into `out`.
 
     Args:
         run: a trained run.
@@ -57,6 +65,10 @@ def evaluate(
         weights: "best" or "last".
         out: where to write; None for the run itself.
         resamples: of the bootstrap behind the intervals.
+        tta: take the mean over the turns and mirror images of each image, see `customcnn.views`.
+        strata: columns of the manifest whose values part the images; each part gets scores of its own.
+        rule: how the threshold of two classes is chosen, see `customcnn.clinical.curves.choose_threshold`: on the
+            validation part, where that is not the one that is scored.
         device: "auto", "cpu" or "gpu".
         no_pack: decode the images batch by batch, see `customcnn.pack.stream`: slower, and nothing on the disk.
         workers: threads for decoding; None for one a core.
@@ -64,7 +76,8 @@ def evaluate(
         say: receives the note about converted images.
 
     Raises:
-        CustomCNNError: no trained network, no such part, no resample, or a class that the network does not know.
+        CustomCNNError: no trained network, no such part or column, no resample, or a class that the network does not
+            know.
     """
     files.refuse_non_empty(out or run.path, True)
     if resamples < 1:
@@ -72,49 +85,143 @@ def evaluate(
     path = run.weights(weights)
     info = read_classifier(path)
     scored, name = choose_part(data, part)
-    unknown = set(scored.classes) - set(info.classes)
-    if unknown:
-        raise CustomCNNError(
-            f"Data has the classes of the run. Received: {show_all(sorted(unknown))} in {show(data.root)}, where "
-            f"{show(run.path)} knows {show_all(info.classes)}. Give the data that belongs to the run."
-        )
+    require_known(run, info, scored)
+    columns = {column: column_values(scored, column) for column in strata}
     used = devices.configure(device)
-    if no_pack:
-        packed = stream(scored, info.input_size, workers)
-    else:
-        # A training leaves a pack of all parts; where there is none, the scored images alone are decoded.
-        packed = find_pack(data, info.input_size) or pack(scored, info.input_size, workers=workers, progress=progress)
-    if packed.converted:
-        say(converted_note(packed.converted))
     model = load_model(path)
     devices.prepare(model, used)
-    predicted = _predict_rows(model, packed.images, packed.rows(name if data.parts else None), progress)
-    labels = np.array([info.classes.index(record.label) for record in scored.records])
+
+    def outputs(some: Manifest, what: str) -> np.ndarray:
+        note = say if what == name else (lambda line: None)
+        packed = decoded(data, some, info.input_size, no_pack=no_pack, workers=workers, progress=progress, say=note)
+        rows = packed.rows(what if data.parts else None)
+        return predict_rows(model, packed.images, rows, tta=tta, progress=progress)
+
+    labels, predicted = label_numbers(info, scored), outputs(scored, name)
     groups = [record.group for record in scored.records] if scored.groups_known else None
-    metrics = evaluate_predictions(
-        labels, predicted, info.classes, groups=groups, positive=info.positive or None, resamples=resamples
+    positive = info.positive or None
+    scores = evaluate_predictions(
+        labels, predicted, info.classes, groups=groups, positive=positive, resamples=resamples
     )
-    leakage = find_leakage(_trained_on(run, data), scored.records, name)
+    threshold = _threshold(info, data, name, rule, lambda some: outputs(some, "validation"))
+    leakage = find_leakage(trained_on(run, data), scored.records, name)
     beside = notes(scored, leakage)
     if info.drawn and DRAWN not in beside:
         beside.append(DRAWN)
-    chosen_here = name == "validation" and weights == "best" and run.read_recipe().monitor.startswith("val_")
-    metrics |= {
+    metrics = {
+        **scores,
         "model": info.model,
         "weights": weights,
         "epoch": info.epoch,
         "data": str(data.root),
         "part": name,
-        "chosen_on_this_part": chosen_here,
+        "tta": tta,
+        "chosen_on_this_part": name == "validation" and weights == "best" and run.chosen_by_validation(),
+        "calibrated_on_this_part": weights == "best" and (info.calibration or {}).get("part") == name,
         "drawn": scored.drawn or info.drawn,
         "leakage": leakage.as_dict(),
         "notes": beside,
+        "clinical": clinical(
+            labels,
+            predicted,
+            info.classes,
+            groups=groups,
+            positive=positive,
+            threshold=threshold,
+            strata=columns,
+            resamples=resamples,
+        ),
+        "calibration": {
+            **calibration(labels, predicted, info.classes, groups=groups, positive=positive, resamples=resamples),
+            "temperature": (info.calibration or {}).get("temperature"),
+        },
     }
     _write(RunDir(out or run.path), run, scored, info, predicted, metrics, beside)
     return Evaluation(metrics, leakage, beside)
 
 
-def _trained_on(run: RunDir, data: Manifest) -> list[Record]:
+def require_known(run: RunDir, info: ModelInfo, data: Manifest) -> None:
+    """Refuse data with classes that a network does not know.
+
+    Raises:
+        CustomCNNError: there is one.
+    """
+    if unknown := set(data.classes) - set(info.classes):
+        raise CustomCNNError(
+            f"Data has the classes of the run. Received: {show_all(sorted(unknown))} in {show(data.root)}, where "
+            f"{show(run.path)} knows {show_all(info.classes)}. Give the data that belongs to the run."
+        )
+
+
+def label_numbers(info: ModelInfo, data: Manifest) -> np.ndarray:
+    """Return the true class of every image by its number in the network, (N,) int."""
+    number = {label: index for index, label in enumerate(info.classes)}
+    return np.array([number[record.label] for record in data.records])
+
+
+def column_values(data: Manifest, column: str) -> list[str]:
+    """Return a column of the manifest, one value an image: a further one of its CSV, or label, group or split.
+
+    Raises:
+        CustomCNNError: no image has such a column.
+    """
+    if column in ("label", "group", "split"):
+        return [str(getattr(record, column)) for record in data.records]
+    known = sorted({name for record in data.records for name in record.extra})
+    if column not in known:
+        raise CustomCNNError(
+            "--strata names a column of the manifest: label, group, split, or a further one of its CSV. "
+            f"Received: {show(column)}; {show(data.root)} has {show_all(known) if known else 'no further one'}. "
+            "Name one that is there."
+        )
+    return [record.extra.get(column, "") for record in data.records]
+
+
+def decoded(
+    data: Manifest,
+    some: Manifest,
+    size: tuple[int, int],
+    *,
+    no_pack: bool,
+    workers: int | None,
+    progress: Progress,
+    say: Callable[[str], object],
+) -> Packed:
+    """Return images at a size: from the pack that a training left of the whole data, else of `some` alone."""
+    if no_pack:
+        packed = stream(some, size, workers)
+    else:
+        packed = find_pack(data, size) or pack(some, size, workers=workers, progress=progress)
+    if packed.converted:
+        say(converted_note(packed.converted))
+    return packed
+
+
+def predict_rows(
+    model: "keras.Model", images: np.ndarray, rows: np.ndarray, *, tta: bool = False, progress: Progress = silent
+) -> np.ndarray:
+    """Return the probabilities of some images of a pack, float64 (N, classes); rows sum to 1.
+
+    Args:
+        model: a network of this package.
+        images: uint8 (M, H, W, 3) at its input size.
+        rows: (N,) int, the places of the images in there.
+        tta: take the mean over the turns and mirror images of each.
+        progress: draws the bar.
+    """
+    parts = []
+    with progress(len(rows), "evaluate") as advance:
+        for start in range(0, len(rows), BATCH):
+            batch = images[rows[start : start + BATCH]]
+            if tta:
+                parts.append(averaged_probabilities(lambda some: probabilities(model, some), batch))
+            else:
+                parts.append(probabilities(model, batch))
+            advance(len(batch))
+    return np.concatenate(parts)
+
+
+def trained_on(run: RunDir, data: Manifest) -> list[Record]:
     """Return the run's training images, with the groups that the data gives them where it holds the same files.
 
     The run may know other groups, or none: groups of two naming schemes can never be seen to be shared.
@@ -124,14 +231,15 @@ def _trained_on(run: RunDir, data: Manifest) -> list[Record]:
     return [replace(record, group=groups.get(record.sha256 or record.path, record.group)) for record in train]
 
 
-def _predict_rows(model: "keras.Model", images: np.ndarray, rows: np.ndarray, progress: Progress) -> np.ndarray:
-    parts = []
-    with progress(len(rows), "evaluate") as advance:
-        for start in range(0, len(rows), BATCH):
-            chosen = rows[start : start + BATCH]
-            parts.append(probabilities(model, images[chosen]))
-            advance(len(chosen))
-    return np.concatenate(parts)
+def _threshold(
+    info: ModelInfo, data: Manifest, scored: str, rule: str, predicted: Callable[[Manifest], np.ndarray]
+) -> Threshold | None:
+    """Choose the threshold of two classes on the validation part; None where that is scored itself, or missing."""
+    validation = data.part("validation")
+    if not info.positive or scored == "validation" or validation.classes != sorted(info.classes):
+        return None
+    positive = info.classes.index(info.positive)
+    return choose_threshold(label_numbers(info, validation) == positive, predicted(validation)[:, positive], rule=rule)
 
 
 def choose_part(data: Manifest, part: str | None) -> tuple[Manifest, str]:
@@ -160,6 +268,8 @@ def _write(
     metrics: dict[str, Any],
     beside: list[str],
 ) -> None:
+    from customcnn.calibration_plots import plot_reliability
+    from customcnn.clinical.plots import write_figures
     from customcnn.plots import plot_confusion, plot_curves
 
     target.path.mkdir(parents=True, exist_ok=True)
@@ -178,6 +288,8 @@ def _write(
     which = "all" if metrics["part"] == "given" else f"{metrics['part']} part"
     title = f"{info.model}, {which} of {scored.root.resolve().name}"
     plot_confusion(metrics["confusion_matrix"], info.classes, target.confusion, title=title, notes=beside)
+    write_figures(metrics["clinical"], target.path, title=title, notes=beside)
+    plot_reliability({which: metrics["calibration"]}, target.reliability, title=title, notes=beside)
     history = run.read_history()
     if history:
         plot_curves(history, target.curves, notes=run_notes(run.read_manifest()))

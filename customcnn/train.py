@@ -229,7 +229,7 @@ def _begin(run: RunDir, recipe: Recipe, data: Manifest, taken: TakenOver | None)
     run.path.mkdir(parents=True, exist_ok=True)
     write_text(run.recipe, recipe.to_toml())
     data.write(run.manifest)
-    environment = devices.environment()
+    environment = {**devices.environment(), "data": str(data.root.resolve())}
     if taken:
         environment["weights"] = {"file": str(taken.path), "sha256": taken.sha256, "layers": taken.taken}
     write_text(run.environment, json.dumps(environment, indent=2) + "\n")

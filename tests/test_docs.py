@@ -21,8 +21,8 @@ from customcnn.cli import cli
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
-LESSONS = ("samples", "split", "crop", "augment", "leakage", "train", "evaluate", "crossval", "tune", "visualize")
-LESSONS += ("pretrain", "ensemble")
+LESSONS = ("samples", "split", "crop", "augment", "leakage", "train", "evaluate", "clinical")
+LESSONS += ("compare", "calibrate", "crossval", "tune", "visualize", "pretrain", "ensemble")
 NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?(e[+-]?\d+)?")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -97,7 +97,8 @@ def test_every_command_is_documented(name: str) -> None:
 def test_commands_stand_in_the_order_of_the_way_of_the_data() -> None:
     headings = [line[3:] for _, line in read(DOCS / "commands.md")[1] if line.startswith("## ")]
     way = ["samples", "download", "split", "crop", "augment", "audit", "models", "summary", "pretrain", "train"]
-    way += ["evaluate", "predict", "crossval", "tune", "visualize", "ensemble", "reproduce", "demo"]
+    way += ["evaluate", "predict", "report", "compare", "calibrate", "leakage", "crossval", "tune", "visualize"]
+    way += ["ensemble", "reproduce", "demo"]
     assert headings[: len(way)] == way
     assert sorted(headings) == sorted(cli.commands)
 

@@ -27,6 +27,7 @@ from customcnn.train import train
 
 SIZE = get_spec("small").minimum_size
 WRITTEN = {"predictions.csv", "metrics.json", "confusion.png", "curves.png"}
+WRITTEN |= {"roc.png", "precision-recall.png", "decision.png", "reliability.png"}
 PLACES = {"train": ("g0", "g1"), "validation": ("g1", "g2"), "test": ("g3",)}
 """The groups of each part: validation shares g1 with train, test shares nothing."""
 
@@ -194,6 +195,59 @@ def test_a_folder_that_is_not_split(run, folder):
     result = evaluate(run, scan(folder / "test"), resamples=2)
     assert (result.metrics["part"], result.metrics["images"]) == ("given", 6)
     assert result.metrics["leakage"]["groups_known"] is False
+
+
+def test_the_clinical_reading_and_the_calibration(run, data):
+    metrics = evaluate(run, data, resamples=20).metrics
+    reading, calibrated = metrics["clinical"], metrics["calibration"]
+    assert reading["positive"] == "hem" and [*reading["curves"]] == ["hem"]
+    assert reading["curves"]["hem"]["roc"]["area"]["value"] == pytest.approx(metrics["roc_auc"]["value"])
+    assert calibrated["log_loss"]["value"] == pytest.approx(metrics["log_loss"]) and calibrated["temperature"] is None
+
+
+def test_the_threshold_is_chosen_on_validation_and_never_on_what_is_scored(run, data):
+    validation = data.part("validation")
+    hem = shares(run, data, validation.records)
+    own = np.array([record.label == "hem" for record in validation.records])
+    best = max((hem[own] >= t).mean() - (hem[~own] >= t).mean() for t in hem)
+    found = evaluate(run, data, resamples=2).metrics["clinical"]["threshold"]
+    assert (found["chosen_on"], found["rule"]) == ("validation", "youden")
+    at = found["value"] - 1e-6
+    assert (hem[own] >= at).mean() - (hem[~own] >= at).mean() == pytest.approx(best)
+    assert evaluate(run, data, part="validation", resamples=2).metrics["clinical"]["threshold"] is None
+    alone = replace(data, records=data.part("test").records)
+    assert evaluate(run, alone, part="test", resamples=2).metrics["clinical"]["threshold"] is None
+    rule = "sensitivity>=1"
+    assert evaluate(run, data, rule=rule, resamples=2).metrics["clinical"]["threshold"]["rule"] == rule
+
+
+def test_the_mean_over_turns_and_mirror_images(run, data):
+    evaluate(run, data, tta=True, resamples=2)
+    records = data.part("test").records
+    images = np.stack([decode(data.root / record.path, (SIZE, SIZE)) for record in records])
+    model = load_model(run.best)
+    turned = [np.rot90(images, k, axes=(1, 2)) for k in range(4)]
+    views = [view for turn in turned for view in (turn, turn[:, :, ::-1])]
+    expected = np.mean([model.predict(np.ascontiguousarray(view), verbose=0)[:, 0] for view in views], axis=0)
+    with run.predictions.open(newline="") as file:
+        found = [float(row["probability_hem"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert json.loads(run.metrics.read_text())["tta"] is True
+    assert not np.allclose(found, shares(run, data, records), atol=1e-6), "one view is not the mean of eight"
+
+
+def test_strata_are_columns_of_the_manifest(run, data):
+    sites = replace(data, records=tuple(replace(r, extra={"site": "ab"[i % 2]}) for i, r in enumerate(data.records)))
+    found = evaluate(run, sites, part="validation", strata=("site", "group"), resamples=20).metrics
+    rows = {row["value"]: row for row in found["clinical"]["strata"]["site"]}
+    assert {value: row["images"] for value, row in rows.items()} == {"a": 6, "b": 6}
+    right = sum(row["accuracy"]["value"] * row["images"] for row in rows.values())
+    assert right == pytest.approx(found["accuracy"]["value"] * 12)
+    assert [row["value"] for row in found["clinical"]["strata"]["group"]] == ["G1", "G2"]
+    assert refused(evaluate, run, sites, strata=("stain",)) == (
+        "--strata names a column of the manifest: label, group, split, or a further one of its CSV. "
+        f"Received: 'stain'; {str(data.root)!r} has 'site'. Name one that is there."
+    )
 
 
 def test_another_place_for_the_results(run, data, tmp_path):

@@ -8,7 +8,21 @@ from collections.abc import Sequence
 import click
 
 from customcnn import __version__
-from customcnn.cli import combine, data, demo, doctor, networks, results, search, study
+from customcnn.cli import (
+    audit,
+    calibrate,
+    combine,
+    compare,
+    data,
+    demo,
+    doctor,
+    leakage,
+    networks,
+    report,
+    results,
+    search,
+    study,
+)
 from customcnn.errors import CustomCNNError
 
 
@@ -30,12 +44,17 @@ def cli(context: click.Context, debug: bool) -> None:
 
 for command in (
     *data.COMMANDS,
+    *audit.COMMANDS,
     *networks.COMMANDS,
     *results.COMMANDS,
+    *compare.COMMANDS,
+    *calibrate.COMMANDS,
     *search.COMMANDS,
+    *leakage.COMMANDS,
     *combine.COMMANDS,
     *study.COMMANDS,
     *demo.COMMANDS,
+    *report.COMMANDS,
     *doctor.COMMANDS,
 ):
     cli.add_command(command)

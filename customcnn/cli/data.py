@@ -1,6 +1,5 @@
-"""Commands on folders of images: samples, download, split, crop, augment, audit. None of them imports Keras."""
+"""Commands on folders of images: samples, download, split, crop, augment. None of them imports Keras."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -263,41 +262,6 @@ def augment(
     click.echo(counts_table(result.manifest))
 
 
-@click.command()
-@click.argument("directory", type=FOLDER)
-@pattern_option
-@groups_option
-@click.option("--strict", is_flag=True, help="End with status 1 if anything is shared.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@skip_bad_option
-@workers_option
-def audit(
-    directory: Path,
-    group_pattern: str | None,
-    groups: Path | None,
-    strict: bool,
-    as_json: bool,
-    skip_bad: bool,
-    workers: int | None,
-) -> None:
-    """Find what the parts of a split folder share: groups, identical files, near-duplicates.
-
-    Near-duplicates are found turned by quarter turns and flipped, but not turned by other angles, cropped or shifted.
-
-    \b
-    Example: customcnn audit parts --strict
-    """
-    from customcnn.audit import audit as run_audit
-    from customcnn.audit import report
-
-    found = run_audit(
-        read_data(directory, group_pattern, groups, skip_bad=skip_bad), workers=workers, progress=terminal
-    )
-    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else report(found))
-    if strict and found.leaks:
-        raise SystemExit(1)
-
-
 def read_data(
     src: Path, group_pattern: str | None = None, groups: Path | None = None, *, skip_bad: bool | None = None
 ) -> "Manifest":
@@ -310,16 +274,28 @@ def read_data(
         skip_bad: whether to name and leave out what does not belong, or to refuse it; None leaves that to a command
             that decodes the images too, so that it names everything at once.
     """
-    from customcnn.manifest import scan, with_group_file, with_group_pattern
+    from customcnn.manifest import scan
 
-    if group_pattern and groups:
-        raise click.UsageError("--group-pattern and --groups exclude each other.")
+    _require_one(group_pattern, groups)
     manifest = scan(src, skip_bad=skip_bad is not False)
     if skip_bad:
         say_skipped(manifest.skipped)
+    return with_groups(manifest, group_pattern, groups)
+
+
+def with_groups(manifest: "Manifest", group_pattern: str | None, groups: Path | None) -> "Manifest":
+    """Give the images the groups that --group-pattern or --groups names; without either, they keep what they have."""
+    from customcnn.manifest import with_group_file, with_group_pattern
+
+    _require_one(group_pattern, groups)
     if group_pattern:
         return with_group_pattern(manifest, group_pattern)
     return with_group_file(manifest, groups) if groups else manifest
 
 
-COMMANDS = (samples, download, split, crop, augment, audit)
+def _require_one(group_pattern: str | None, groups: Path | None) -> None:
+    if group_pattern and groups:
+        raise click.UsageError("--group-pattern and --groups exclude each other.")
+
+
+COMMANDS = (samples, download, split, crop, augment)

@@ -104,8 +104,9 @@ def commands(out: Path, model: str, plan: Plan) -> list[list[str]]:
             ["crop", parts, crops, "--size", 400],
             ["augment", crops, augmented, "--count", plan.count],
             [*train, augmented, "--out", run],
-            ["evaluate", run, augmented],
+            ["evaluate", run, augmented, "--no-report"],
             ["evaluate", run, cropped, "--out", run / "new-subjects"],
+            ["report", run],
         ]
     cell = cropped / "all" / f"UID_{plan.subjects + 1}_1_1_all.bmp"
     run = out / f"{SPLITS['group']}-run"
@@ -163,12 +164,14 @@ def _write_page(out: Path, rows: list[list[str]], details: dict[str, Any], lines
                 for folder, caption in ((run, "Validation part"), (f"{run}/new-subjects", "New subjects"))
             )
         )
+        report = Html(f'<p><a href="{run}/report.html">Everything about this run on one page</a></p>')
         sections.append(
             Section(
                 f"Split {name.replace('-', ' ')}",
                 [
                     figure(f"{run}/curves.png", f"Loss and accuracy of {name} over the epochs", "Training"),
                     pictures,
+                    report,
                     preformatted(f"Validation part\n\n{format_report(own)}\n\nNew subjects\n\n{format_report(new)}"),
                 ],
             )

@@ -3,8 +3,8 @@
 import csv
 import io
 import json
-from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +12,9 @@ from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data,
 from customcnn.cli.networks import device_option, no_pack_option
 from customcnn.cli.show import GROUPS_UNKNOWN, say
 from customcnn.progress import terminal
+
+if TYPE_CHECKING:
+    from customcnn.predict import Prediction
 
 weights_option = click.option(
     "--weights",
@@ -29,6 +32,20 @@ weights_option = click.option(
 @weights_option
 @click.option("--out", type=FOLDER, help="Where to write the results.  [default: the run]")
 @click.option("--resamples", default=2000, show_default=True, help="Of the bootstrap behind the intervals.")
+@click.option("--tta", is_flag=True, help="Take the mean over the eight turns and mirror images of each image.")
+@click.option(
+    "--strata", multiple=True, metavar="COLUMN", help="Score each value of a manifest column apart; may be repeated."
+)
+@click.option(
+    "--threshold",
+    "rule",
+    default="youden",
+    show_default=True,
+    metavar="RULE",
+    help="Of two classes, chosen on the validation part: youden, sensitivity>=X or specificity>=X.",
+)
+@click.option("--clinical", is_flag=True, help="Print the clinical reading and the calibration, too.")
+@click.option("--no-report", is_flag=True, help="Leave report.html and model-card.md as they are.")
 @pattern_option
 @groups_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
@@ -43,6 +60,11 @@ def evaluate(
     weights: str,
     out: Path | None,
     resamples: int,
+    tta: bool,
+    strata: tuple[str, ...],
+    rule: str,
+    clinical: bool,
+    no_report: bool,
     group_pattern: str | None,
     groups: Path | None,
     as_json: bool,
@@ -53,11 +75,14 @@ def evaluate(
 ) -> None:
     """Score a trained network on one part of DATA, or on all of it where it is not split.
 
-    Writes predictions.csv, metrics.json, confusion.png and curves.png.
+    Writes predictions.csv, metrics.json, their pictures, report.html and model-card.md; with --out no report.
 
     \b
     Example: customcnn evaluate runs/proposed augmented
+             customcnn evaluate runs/proposed parts --part test --tta --clinical
     """
+    from customcnn.calibration import format_calibration
+    from customcnn.clinical.text import format_clinical
     from customcnn.evaluate import evaluate as run_evaluation
     from customcnn.metrics import format_report
     from customcnn.runs import RunDir
@@ -69,15 +94,31 @@ def evaluate(
         weights=weights,
         out=out,
         resamples=resamples,
+        tta=tta,
+        strata=strata,
+        rule=rule,
         device=device or "auto",
         no_pack=no_pack,
         workers=workers,
         progress=terminal,
         say=say,
     )
-    click.echo(json.dumps(result.metrics, indent=2) if as_json else format_report(result.metrics))
+    if as_json:
+        click.echo(json.dumps(result.metrics, indent=2))
+    else:
+        click.echo(format_report(result.metrics))
+        if clinical or strata:
+            click.echo(f"\n{format_clinical(result.metrics['clinical'])}")
+        if clinical:
+            click.echo(f"\n{format_calibration(result.metrics['calibration'])}")
+    if out is None and not no_report:
+        from customcnn.report import write_report
+
+        write_report(RunDir(run), data=data, device=device or "auto", say=say)
     if result.metrics["chosen_on_this_part"]:
         say("Note: the best epoch was chosen by its score on this part; a test part would be free of that choice.")
+    if result.metrics["calibrated_on_this_part"]:
+        say("Note: the temperature was fitted on this part; the calibration says little here.")
     if not result.leakage.groups_known:
         say(GROUPS_UNKNOWN)
     for note in result.notes:
@@ -99,6 +140,9 @@ def evaluate(
     show_default=True,
     help="What computes: auto is openvino where customcnn export made its file from these weights.",
 )
+@click.option(
+    "--tta", is_flag=True, help="The mean over the turns and mirror images of each image: eight times slower."
+)
 @device_option
 @workers_option
 def predict(
@@ -107,10 +151,13 @@ def predict(
     format: str,
     weights: str,
     runtime: str,
+    tta: bool,
     device: str | None,
     workers: int | None,
 ) -> None:
     """Predict the class of image files, or of all images in a folder.
+
+    A network from customcnn calibrate also says where it is not sure, and what does not look like its images.
 
     \b
     Example: customcnn predict runs/proposed cell.bmp
@@ -124,25 +171,44 @@ def predict(
         images,
         weights=weights,
         runtime=runtime,
+        tta=tta,
         device=device or "auto",
         workers=workers,
         progress=terminal,
         say=say,
     )
     if format == "json":
-        click.echo(json.dumps({"predictions": [asdict(prediction) for prediction in found]}, indent=2))
+        click.echo(json.dumps({"predictions": [prediction.as_dict() for prediction in found]}, indent=2))
     elif format == "csv":
-        rows = [
-            {"file": p.file, "label": p.label, **{f"probability_{k}": v for k, v in p.probabilities.items()}}
-            for p in found
-        ]
-        click.echo(rows_to_csv(rows), nl=False)
+        click.echo(rows_to_csv([_row(prediction) for prediction in found]), nl=False)
     else:
         for prediction in found:
-            shares = "  ".join(f"{_field(label)} {value:.3f}" for label, value in prediction.probabilities.items())
-            click.echo(f"{_field(prediction.file)}  {_field(prediction.label)}  ({shares})")
+            click.echo(_line(prediction))
     if read_info(RunDir(run).weights(weights)).drawn:
         say(f"Warning: trained on drawn cells. {DRAWN}")
+
+
+def _row(prediction: "Prediction") -> dict[str, object]:
+    """Return a prediction as a row of CSV; what a calibration adds only where there is one."""
+    row: dict[str, object] = {"file": prediction.file, "label": prediction.label}
+    row |= {f"probability_{label}": value for label, value in prediction.probabilities.items()}
+    if prediction.classes is not None:
+        row |= {f"set_{label}": int(label in prediction.classes) for label in prediction.probabilities}
+        row["sure"] = int(bool(prediction.sure))
+    if prediction.novelty is not None:
+        row |= {"novelty": prediction.novelty, "novel": int(bool(prediction.novel))}
+    return row
+
+
+def _line(prediction: "Prediction") -> str:
+    shares = "  ".join(f"{_field(label)} {value:.3f}" for label, value in prediction.probabilities.items())
+    line = f"{_field(prediction.file)}  {_field(prediction.label)}  ({shares})"
+    if prediction.sure is False:
+        names = " or ".join(map(_field, prediction.classes or ()))
+        line += f"  not sure: {names or 'no class fits'}"
+    if prediction.novel:
+        line += f"  does not look like the training images (novelty {prediction.novelty:.1f})"
+    return line
 
 
 def _field(name: str) -> str:
