@@ -79,6 +79,11 @@ def draw(folder: Path, count: int, seed: int = 0) -> None:
         many = min(PIECE, count - start)
         blotches = rng.integers(0, 160, (many, 8, 8, 3), dtype=np.uint8).repeat(2, axis=1).repeat(2, axis=2)
         pixels = blotches + rng.integers(0, 96, (many, EDGE, EDGE, 3), dtype=np.uint8)
+        frame = (EDGE - CROPPED) // 2
+        inside = (slice(None), slice(frame, -frame), slice(frame, -frame))
+        framed = np.zeros_like(pixels)  # black: of a million images without, a crop would cut some foreground away
+        framed[inside] = pixels[inside]
+        pixels = framed
         for number in range(start, start + many):
             here = number - start
             image = np.rot90(pixels[here - 1]) if number % PLANTED == PLANTED - 1 else pixels[here]

@@ -94,7 +94,8 @@ def test_the_run_holds_the_promised_files_and_no_others(trained, data):
     assert run.read_manifest().records == data.records
     assert Image.open(run.curves).format == "PNG"
     environment = json.loads(run.environment.read_text())
-    assert environment.keys() == {"command", "python", "platform", "processor", "cores", "backend", "packages"}
+    assert environment.keys() == {"command", "python", "platform", "processor", "cores", "backend", "packages", "data"}
+    assert Path(environment["data"]) == data.root.resolve()
     assert environment["packages"]["numpy"] == np.__version__
 
 

@@ -21,8 +21,7 @@ def report(run: Path, data: Path | None, out: Path | None, mistakes: int, device
     The page needs nothing from elsewhere: send it, print it, or put it beside a paper.
 
     \b
-    Example: customcnn evaluate runs/proposed augmented
-             customcnn report runs/proposed
+    Example: customcnn report runs/proposed
     """
     from customcnn.report import write_report
     from customcnn.runs import RunDir
