@@ -395,6 +395,7 @@ found["damaged"] = error("mobilenet")
 """
 
 
+@pytest.mark.slow
 def test_imagenet_weights_come_from_the_cache_of_keras(tmp_path):
     found = run_with_cache(tmp_path, CACHE)
     base = "https://storage.googleapis.com/tensorflow/keras-applications"

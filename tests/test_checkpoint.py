@@ -1,6 +1,7 @@
 """A network that is written while its training goes on is the one that would have been written while it waits."""
 
 import threading
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -20,6 +21,12 @@ SETTINGS = {
     "float16": {"precision": "float16"},
     "lra": {"learning_rate": 0.3, "seed": 1, "schedule.kind": "lra", "schedule.threshold": 1.0},
 }
+
+
+def quick_first(names: Iterable[str]) -> list[object]:
+    """Mark all but the first as slow: each is a training or two."""
+    first, *others = names
+    return [first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,7 @@ def described(model) -> dict[str, object]:
     return {**model.get_compile_config(), "optimizer": (type(model.optimizer).__name__, optimizer)}
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", quick_first(SETTINGS))
 def test_the_thread_writes_what_would_have_been_written(data, tmp_path, name, always, monkeypatch):
     wanted = recipe(epochs=4, **SETTINGS[name])
     threaded = train(data, RunDir(tmp_path / "threaded"), wanted)
@@ -74,7 +81,7 @@ def test_the_thread_writes_what_would_have_been_written(data, tmp_path, name, al
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["sgd", "ema", "float16"])
+@pytest.mark.parametrize("name", quick_first(("sgd", "ema", "float16")))
 def test_it_is_resumed_as_ever(data, tmp_path, name, always):
     whole = train(data, RunDir(tmp_path / "whole"), recipe(epochs=5, **SETTINGS[name]))
     run = RunDir(tmp_path / "parts")
