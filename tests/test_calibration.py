@@ -164,11 +164,11 @@ def test_coverage_of_the_intervals(key):
     labels, said, groups = sample(200_000, 10**6)
     truth = calibration(labels, said, names(2), resamples=1)[key]["value"]
     hits = 0
-    for seed in range(400):
-        labels, said, groups = sample(80, seed)
+    for seed in range(1000):
+        labels, said, groups = sample(200, seed)
         found = calibration(labels, said, names(2), groups=groups, resamples=300)[key]
         hits += found["low"] <= truth <= found["high"]
-    assert 0.93 <= hits / 400 <= 0.97
+    assert 0.93 <= hits / 1000 <= 0.97
 
 
 def test_what_cannot_be_scored():
