@@ -4,8 +4,8 @@ import csv
 import io
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from customcnn import features, files
 from customcnn.errors import CustomCNNError
 from customcnn.features import Fit, Piece, load_cv2, mirror_descriptors
 from customcnn.images import read_image, to_rgb
+from customcnn.links import Trees, linked
 from customcnn.manifest import Manifest
 from customcnn.progress import Progress, silent
 
@@ -107,6 +108,11 @@ class Copies:
         width = max(4, len(str(len(self.originals))))
         return {path: f"original-{n:0{width}}" for n, paths in enumerate(self.originals, 1) for path in paths}
 
+    def joined(self, pairs: Iterable[tuple[str, str]]) -> "Copies":
+        """Return the same with the clusters made one that pairs of paths, found otherwise, link."""
+        inside = ((paths[0], path) for paths in self.originals for path in paths)
+        return replace(self, originals=tuple(sorted(tuple(sorted(same)) for same in linked([*inside, *pairs]))))
+
 
 _Task = tuple[Piece, Piece, bool]
 
@@ -159,11 +165,11 @@ def find_copies(manifest: Manifest, *, workers: int | None = None, progress: Pro
     return Copies(tuple(sorted(map(tuple, originals))), tuple(sorted(links, key=lambda k: (k.first, k.second))))
 
 
-def write_groups(copies: Copies, path: Path) -> None:
-    """Write a CSV with the columns path and group, as `customcnn split --groups` takes it, whole or not at all."""
+def write_groups(groups: Mapping[str, str], path: Path) -> None:
+    """Write the group of every path as `customcnn split --groups` takes it: a CSV with the columns path and group."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerows([("path", "group"), *sorted(copies.groups().items())])
+    writer.writerows([("path", "group"), *sorted(groups.items())])
     files.write_text(path, text.getvalue())
 
 
@@ -236,7 +242,7 @@ class _Search:
 
     def __init__(self, store: Path, pieces: Sequence[Piece], workers: int, progress: Progress) -> None:
         self.store, self.pieces, self.workers, self.progress = store, pieces, workers, progress
-        self.parent = list(range(len(pieces)))
+        self.trees: Trees[int] = Trees()
         self.found: dict[tuple[int, int], tuple[bool, Fit]] = {}
         self.tried: set[tuple[int, int]] = set()
 
@@ -253,14 +259,8 @@ class _Search:
         """Return the clusters so far, sorted."""
         members = defaultdict(list)
         for number in range(len(self.pieces)):
-            members[self._root(number)].append(number)
+            members[self.trees.root(number)].append(number)
         return sorted(members.values())
-
-    def _root(self, number: int) -> int:
-        while self.parent[number] != number:
-            self.parent[number] = self.parent[self.parent[number]]
-            number = self.parent[number]
-        return number
 
     def _representatives(self, cluster: list[int]) -> list[int]:
         """Return the pictures of a cluster with most features: they show most of it."""
@@ -273,7 +273,7 @@ class _Search:
             taken: dict[int, int] = defaultdict(int)
             now, later = [], []
             for c in waiting:
-                if (c.first, c.second) in self.tried or self._root(c.first) == self._root(c.second):
+                if (c.first, c.second) in self.tried or self.trees.root(c.first) == self.trees.root(c.second):
                     continue
                 if min(taken[c.first], taken[c.second]) < AT_ONCE:
                     taken[c.first] += 1
@@ -294,8 +294,7 @@ class _Search:
                 if found is not None and _is_link(found):
                     self.found[c.first, c.second] = (c.mirrored, found)
                     if _is_same(found):
-                        one, other = sorted((self._root(c.first), self._root(c.second)))
-                        self.parent[other] = one
+                        self.trees.join(c.first, c.second)
                 advance(1)
 
     # ------------------------------------------------------------ candidates
@@ -311,7 +310,7 @@ class _Search:
         faiss.omp_set_num_threads(self.workers)
         try:
             index = self._index(numbers, most, len(owner))
-            cluster = np.array([self._root(number) for number in range(len(self.pieces))])
+            cluster = np.array([self.trees.root(number) for number in range(len(self.pieces))])
             votes: dict[tuple[int, int], tuple[int, bool]] = {}
             with self.progress(len(numbers), "look up") as advance:
                 for piece in _chunks(numbers, CHUNK):

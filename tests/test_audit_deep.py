@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -15,6 +15,7 @@ from PIL import Image
 from customcnn.audit import audit, page_of, report
 from customcnn.audit.text import NOT_DEEP
 from customcnn.cli import cli
+from customcnn.links import linked
 from customcnn.manifest import scan
 from customcnn.samples import draw_samples
 
@@ -28,6 +29,10 @@ class Known:
 
     def groups(self) -> Mapping[str, str]:
         return {path: f"original-{i}" for i, same in enumerate(self.originals) for path in same}
+
+    def joined(self, pairs: Iterable[tuple[str, str]]) -> "Known":
+        inside = [(same[0], path) for same in self.originals for path in same]
+        return Known(tuple(map(tuple, linked([*inside, *pairs]))), self.links)
 
 
 @pytest.fixture
@@ -148,3 +153,23 @@ def test_deep_contradicts_groups_that_tear_copies_apart(turned):
     result = CliRunner().invoke(cli, words)
     assert result.exit_code == 1, result.output
     assert "for 6 of the 6 pictures with copies. A split by these groups leaks." in result.output
+
+
+def test_what_only_the_hashes_find_belongs_to_its_picture(tmp_path, monkeypatch):
+    """Drawn cells of 32 pixels leave few local features; a turned copy is the same picture all the same."""
+    pytest.importorskip("cv2")
+    pytest.importorskip("faiss")
+    monkeypatch.chdir(tmp_path)
+    cells = draw_samples(tmp_path / "cells", subjects=4, cells=5, size=32, workers=1)
+    (cells / "manifest.csv").unlink()
+    originals = sorted(cells.rglob("*.bmp"))
+    for number, path in enumerate(originals):
+        turned = np.rot90(np.asarray(Image.open(path)), number % 4)
+        Image.fromarray(np.ascontiguousarray(turned[:, ::-1])).save(path.with_name(f"{path.stem}-copy.bmp"))
+    done = CliRunner().invoke(cli, ["audit", "cells", "--deep", "--groups-out", "found.csv", "--workers", "1"])
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "found.csv").open(newline="") as file:
+        group = {row["path"]: row["group"] for row in csv.DictReader(file)}
+    names = [str(path.relative_to(cells)) for path in originals]
+    assert all(group[name] == group[name.replace(".bmp", "-copy.bmp")] for name in names)
+    assert len(set(group.values())) == len(originals) == 40, "different cells are different pictures"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from customcnn.audit import audit, duplicates, eight_views, report
 from customcnn.audit.classes import differing_shares, groups_of
-from customcnn.audit.links import Trees, linked
+from customcnn.links import Trees, linked
 from customcnn.manifest import Record, scan
 
 

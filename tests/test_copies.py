@@ -305,14 +305,14 @@ def test_groups_are_numbered_in_the_order_of_their_first_paths():
 
 
 def test_the_groups_file_is_one_that_split_takes(album, found, tmp_path):
-    write_groups(found, tmp_path / "groups.csv")
+    write_groups(found.groups(), tmp_path / "groups.csv")
     grouped = with_group_file(scan(album[0]), tmp_path / "groups.csv")
     assert {record.path: record.group for record in grouped.records} == found.groups()
 
 
 def test_any_name_survives_the_groups_file(tmp_path):
     result = Copies((('a/,"\r\n.png', "a/\udcff.png"),), ())
-    write_groups(result, tmp_path / "groups.csv")
+    write_groups(result.groups(), tmp_path / "groups.csv")
     with (tmp_path / "groups.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         assert {row["path"]: row["group"] for row in csv.DictReader(file)} == result.groups()
 
@@ -326,7 +326,7 @@ def test_a_groups_file_is_whole_or_not_there(found, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
-        write_groups(found, path)
+        write_groups(found.groups(), path)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("groups.csv", "old")]
 
 

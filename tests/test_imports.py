@@ -18,7 +18,7 @@ HEAVY = {*KERAS, "sklearn", "scipy", "matplotlib", "pandas", "Augmentor", "image
 HEAVY |= {"albumentations", "optuna", "kagglehub", "openvino", "numba", "simplejpeg", "cv2", "faiss"}
 
 LAYERS = (
-    ("errors", "progress", "stylesheet", "fused", "intervals", "temperature", "views"),
+    ("errors", "progress", "links", "stylesheet", "fused", "intervals", "temperature", "views"),
     ("files", "page", "runtime"),
     ("images", "charts", "gradcam", "models", "sampling", "schedules", "stain"),
     ("manifest", "transforms", "metrics", "paired", "calibration", "plots", "bmp", "resample", "operations"),

@@ -86,12 +86,15 @@ def audit(
         quality = unlike_the_rest(records, measures)
         del measures  # what comes next needs the memory
         near = near_across(records, looks) if split else near_links(records, looks, range(len(records)))
-        inside = near_inside(records, looks) if split and within else None
+        # Copies have their picture wherever they lie, and what the hashes find belongs to it as well.
+        inside = near_inside(records, looks) if split and (within or copies) else None
         same = [[records[i] for i in places] for places in identical_files(looks)]
         changed = [r.path for r, look in zip(records, looks, strict=True) if r.sha256 and r.sha256 != look.sha256]
     shared = shared_groups(records) if split else {}
     in_shared = Counter(record.split for record in records if record.group in shared)
     identical = [[record.path for record in of_one] for of_one in same]
+    if copies:
+        copies = copies.joined((pair.first, pair.second) for pair in [*near, *(inside or [])])
     originals = copies.originals if copies else []
     conflicts = partial(disagreeing, records, identical, [*near, *(inside or [])], originals)
     images = images_by_part(manifest)
@@ -108,7 +111,7 @@ def audit(
         ],
         near_duplicates=near,
         repeated=_repeated(manifest.parts, same) if split else {},
-        near_within=inside,
+        near_within=inside if within else None,
         label_conflicts=conflicts(lambda record: record.label),
         torn=conflicts(lambda record: record.group),
         shares=differing_shares(images) if split else [],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
 from customcnn.audit.found import Conflict, Groups, Pair, Share
-from customcnn.audit.links import linked
+from customcnn.links import linked
 from customcnn.manifest import Manifest, Record
 
 POINTS = 0.05

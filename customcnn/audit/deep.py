@@ -1,7 +1,7 @@
 """Copies turned by any angle, compared with parts and with the groups that were proposed."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from customcnn.audit.found import Deep
@@ -34,6 +34,9 @@ class Copies(Protocol):
     def groups(self) -> Mapping[str, str]:
         """Return the name of its picture for every path."""
 
+    def joined(self, pairs: Iterable[tuple[str, str]]) -> "Copies":
+        """Return the same with what pairs of paths link in one set."""
+
 
 def judge(records: Sequence[Record], copies: Copies, *, split: bool) -> Deep:
     """Return which copies stand in several parts, and which proposed groups hold several pictures."""
@@ -50,6 +53,7 @@ def judge(records: Sequence[Record], copies: Copies, *, split: bool) -> Deep:
         if picture.get(link.first) != picture.get(link.second) and (not split or part[link.first] != part[link.second])
     ]
     return Deep(
+        groups=dict(picture),
         originals=len({picture.get(record.path, record.path) for record in records}),
         copies=several,
         across=[same for same in several if split and len({part[path] for path in same}) > 1],

@@ -13,9 +13,9 @@ from PIL import Image
 
 from customcnn import files
 from customcnn.audit.found import Pair
-from customcnn.audit.links import Trees
 from customcnn.audit.quality import MEASURES, measure
 from customcnn.images import BadImage, open_image, to_rgb
+from customcnn.links import Trees
 from customcnn.manifest import Manifest, Record
 from customcnn.progress import Progress
 

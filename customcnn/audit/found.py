@@ -94,6 +94,7 @@ class Deep:
     """What the search for copies turned by any angle, scaled and shifted found.
 
     Attributes:
+        groups: the name of its picture for every path.
         originals: how many different pictures there are.
         copies: sets of two and more images of one picture.
         across: those of them that stand in more than one part.
@@ -102,6 +103,7 @@ class Deep:
         mixed_groups: groups that hold several pictures, each with how many; empty where no groups are known.
     """
 
+    groups: dict[str, str]
     originals: int
     copies: list[list[str]]
     across: list[list[str]]

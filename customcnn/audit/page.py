@@ -7,11 +7,11 @@ from itertools import islice
 from PIL import Image
 
 from customcnn.audit.found import Audit, Unlike
-from customcnn.audit.links import linked
 from customcnn.audit.quality import KINDS
 from customcnn.audit.text import NOT_DEEP, disagreement, how, of, sentence, verdict
 from customcnn.errors import show
 from customcnn.images import read_image, to_rgb
+from customcnn.links import linked
 from customcnn.manifest import Manifest, Record
 from customcnn.page import Html, Section, beside, data_uri, escape, facts, figure, page, table
 

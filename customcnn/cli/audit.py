@@ -74,9 +74,9 @@ def audit(
 
         copies = find_copies(manifest, workers=workers, progress=terminal)
     found = run_audit(manifest, within=within, copies=copies, workers=workers, progress=terminal)
-    if copies is not None and groups_out:
-        write_groups(copies, groups_out)
-        say(f"Groups of {found.deep.originals if found.deep else 0:,} pictures: {show(groups_out)}")
+    if found.deep and groups_out:
+        write_groups(found.deep.groups, groups_out)
+        say(f"Groups of {found.deep.originals:,} pictures: {show(groups_out)}")
     if page:
         write_text(page, page_of(found, manifest, pictures))
         say(f"Page: {show(page)}")
