@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.checks import check_classes, check_probabilities, check_rows
 from customcnn.intervals import in_order, percentile, resampled
 from customcnn.temperature import TINY
 
@@ -13,7 +13,6 @@ LOWEST, HIGHEST = 0.05, 20.0
 """A temperature stays between these: no finite one is best where every image is right, or where all is guesswork."""
 
 HALVINGS = 60
-ROW_SUM_TOLERANCE = 0.02  # a softmax computed in bfloat16 is off by that much
 
 
 def calibration(
@@ -65,8 +64,8 @@ def calibration(
         raise ValueError(
             f"At least 1 bin, 1 resample and a level in 0..1 are needed. Received: {bins}, {resamples} and {level}."
         )
-    names, positive = list(classes), _positive(classes, positive)
-    labels, probabilities = checked(labels, probabilities, len(names))
+    names, positive = check_classes(classes, positive)
+    labels, probabilities = check_probabilities(labels, probabilities, len(names))
     labels, probabilities, units = in_order(labels, probabilities, groups)
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)
@@ -119,9 +118,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Reference: Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, ICML 2017.
     """
-    logits = np.asarray(logits, dtype=np.float64)
-    labels = _check_labels(labels, logits)
-    _require_finite(logits)
+    labels, logits = check_rows(labels, logits, np.shape(logits)[-1])
     apart = logits - logits[np.arange(len(labels)), labels][:, None]
 
     def slope(inverse: float) -> float:
@@ -153,53 +150,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Return the exponentials of each row (N, C), divided by their sum."""
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shares / shares.sum(axis=1, keepdims=True)
-
-
-def checked(labels: np.ndarray, probabilities: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels as int64 (N,) and probabilities as float64 (N, C), once they are fit to be scored.
-
-    Raises:
-        CustomCNNError: no images, or a probability that is not finite.
-        ValueError: shapes or values that do not belong together.
-    """
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    if probabilities.ndim != 2 or probabilities.shape[1] != classes:
-        raise ValueError(f"Probabilities are (N, {classes}). Received: {probabilities.shape}.")
-    labels = _check_labels(labels, probabilities)
-    _require_finite(probabilities)
-    off = float(np.abs(probabilities.sum(axis=1) - 1).max())
-    if off > ROW_SUM_TOLERANCE or probabilities.min() < 0:
-        raise ValueError(f"Rows are at least 0 and sum to 1. Received: {probabilities.min():g}, a sum off by {off:g}.")
-    return labels, probabilities
-
-
-def _check_labels(labels: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    labels = np.asarray(labels)
-    if not len(labels):
-        raise CustomCNNError("Calibration needs at least one image. Received: 0 images. Name a part that has some.")
-    fits = rows.ndim == 2 and labels.shape == rows.shape[:1] and labels.dtype.kind in "iu"
-    if not fits or labels.min() < 0 or labels.max() >= rows.shape[1]:
-        raise ValueError(f"Labels are class indexes (N,) for rows (N, C). Received: {labels!r} for {rows.shape}.")
-    return labels.astype(np.int64)
-
-
-def _require_finite(rows: np.ndarray) -> None:
-    if bad := int((~np.isfinite(rows)).any(axis=1).sum()):
-        raise CustomCNNError(
-            f"Probabilities are finite numbers. Received: NaN or infinite ones for {bad:,} of {len(rows):,} images. "
-            "The network has diverged: train it again with a lower learning rate."
-        )
-
-
-def _positive(classes: Sequence[str], positive: str | None) -> str | None:
-    if len(set(classes)) != len(classes) or len(classes) < 2:
-        raise ValueError(f"Two or more different class names are needed. Received: {show_all(classes)}.")
-    if positive is not None and (len(classes) > 2 or positive not in classes):
-        raise CustomCNNError(
-            f"A positive class is one of two classes. Received: {show(positive)}, and the classes {show_all(classes)}. "
-            "Name one of two, or leave it out."
-        )
-    return positive or (classes[1] if len(classes) == 2 else None)
 
 
 def _bin(values: np.ndarray, inner: np.ndarray) -> np.ndarray:

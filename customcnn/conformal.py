@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from customcnn.calibration import checked
+from customcnn.checks import check_probabilities
 from customcnn.errors import CustomCNNError, show
 from customcnn.intervals import numbered
 
@@ -102,7 +102,7 @@ def fit_conformal(
     """
     least_units(coverage)
     scores = conformity(probabilities, method)
-    labels, _ = checked(labels, probabilities, scores.shape[1])
+    labels, _ = check_probabilities(labels, probabilities, scores.shape[1])
     own = scores[np.arange(len(labels)), labels]
     units = np.arange(len(labels)) if groups is None else numbered(groups, len(labels))
     members = np.bincount(units)

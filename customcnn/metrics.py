@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.checks import check_classes, check_indexes, check_probabilities
+from customcnn.errors import show
 from customcnn.intervals import Interval, in_order, percentile, resampled, wilson
 
 PER_CLASS = {"precision": "precision", "recall": "recall", "f1": "F1"}
@@ -19,7 +20,6 @@ HEADLINES = {
 WIDTH = 99  # columns of the text report
 NAME_WIDTH = 24  # of a class name in it
 HEADINGS, HEADING_WIDTH = 6, 12  # so many class names of that width fit over the confusion matrix
-ROW_SUM_TOLERANCE = 0.02  # a softmax computed in bfloat16 is off by that much
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
     Raises:
         ValueError: an index is outside 0..C - 1, or the lengths differ.
     """
-    rows, columns = np.stack([_indexes(labels, classes), _indexes(predicted, classes)])
+    rows, columns = np.stack([check_indexes(labels, classes), check_indexes(predicted, classes)])
     return np.bincount(rows * classes + columns, minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
 
@@ -141,8 +141,8 @@ def evaluate_predictions(
     """
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f"At least 1 resample and a level in 0..1 are needed. Received: {resamples} and {level}.")
-    names, positive = _check_classes(classes, positive)
-    labels, probabilities = _check_arrays(labels, probabilities, len(names))
+    names, positive = check_classes(classes, positive)
+    labels, probabilities = check_probabilities(labels, probabilities, len(names))
     labels, probabilities, units = in_order(labels, probabilities, groups)
     predicted, single = probabilities.argmax(axis=1), units[-1] == 0
     confusion = confusion_matrix(labels, predicted, len(names))
@@ -289,42 +289,6 @@ def _positive_class(per_class: dict[str, Any], positive: str) -> dict[str, Any]:
 def _ratio(above: np.ndarray, below: np.ndarray, empty: float = np.nan) -> np.ndarray:
     """Divide; where the divisor is 0 the result is `empty`."""
     return np.divide(above, below, out=np.full(np.broadcast_shapes(above.shape, below.shape), empty), where=below != 0)
-
-
-def _indexes(values: np.ndarray, classes: int) -> np.ndarray:
-    values = np.asarray(values)
-    whole = values.dtype.kind in "iu" and bool(((values >= 0) & (values < classes)).all())
-    if values.ndim != 1 or (values.size and not whole):
-        raise ValueError(f"Class indexes are whole numbers in 0..{classes - 1}, shape (N,). Received: {values!r}.")
-    return values.astype(np.int64)
-
-
-def _check_arrays(labels: np.ndarray, probabilities: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    labels, probabilities = _indexes(labels, classes), np.asarray(probabilities, dtype=np.float64)
-    if not len(labels):
-        raise CustomCNNError("Scores need at least one image. Received: 0 images. Name a folder or part that has some.")
-    if probabilities.shape != (len(labels), classes):
-        raise ValueError(f"Probabilities are ({len(labels)}, {classes}). Received: {probabilities.shape}.")
-    if bad := int((~np.isfinite(probabilities)).any(axis=1).sum()):
-        raise CustomCNNError(
-            f"Probabilities are finite numbers. Received: NaN or infinite ones for {bad:,} of {len(labels):,} images. "
-            "The network has diverged: train it again with a lower learning rate."
-        )
-    off = float(np.abs(probabilities.sum(axis=1) - 1).max())
-    if off > ROW_SUM_TOLERANCE or probabilities.min() < 0:
-        raise ValueError(f"Rows are at least 0 and sum to 1. Received: {probabilities.min():g}, a sum off by {off:g}.")
-    return labels, probabilities
-
-
-def _check_classes(classes: Sequence[str], positive: str | None) -> tuple[list[str], str | None]:
-    if len(set(classes)) != len(classes) or len(classes) < 2:
-        raise ValueError(f"Two or more different class names are needed. Received: {show_all(classes)}.")
-    if positive is not None and (len(classes) > 2 or positive not in classes):
-        raise CustomCNNError(
-            f"A positive class is one of two classes. Received: {show(positive)}, and the classes {show_all(classes)}. "
-            "Name one of two, or leave it out."
-        )
-    return list(classes), positive or (classes[1] if len(classes) == 2 else None)
 
 
 def _headline_lines(metrics: dict[str, Any]) -> list[str]:

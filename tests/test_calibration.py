@@ -246,7 +246,7 @@ def test_logits_that_cannot_be_fitted():
         fit_temperature(np.array([[np.inf, 0.0]]), np.array([0]))
     with pytest.raises(CustomCNNError, match="at least one image"):
         fit_temperature(np.empty((0, 2)), np.empty(0, int))
-    with pytest.raises(ValueError, match="class indexes"):
+    with pytest.raises(ValueError, match="Class indexes"):
         fit_temperature(np.zeros((2, 2)), np.array([0, 2]))
 
 

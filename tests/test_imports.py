@@ -19,7 +19,7 @@ HEAVY |= {"albumentations", "optuna", "kagglehub", "openvino", "numba", "simplej
 
 LAYERS = (
     ("errors", "progress", "links", "stylesheet", "fused", "intervals", "temperature", "views"),
-    ("files", "page", "runtime"),
+    ("files", "page", "runtime", "checks"),
     ("images", "charts", "gradcam", "models", "sampling", "schedules", "stain"),
     ("manifest", "transforms", "metrics", "paired", "calibration", "plots", "bmp", "resample", "operations"),
     ("readers", "calibration_plots", "conformal", "novelty"),

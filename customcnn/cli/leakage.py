@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
-from customcnn.cli.search import recipe_options
+from customcnn.cli.search import given, recipe_options, refuse_both
 from customcnn.cli.show import say, table
 from customcnn.progress import terminal
 
@@ -67,14 +67,12 @@ def leakage(
     Example: customcnn leakage cells --model small --group-pattern cnmc --out price
     """
     from customcnn.price.experiment import price_leak, series
-    from customcnn.recipe import load_recipe, parse_recipe, parse_settings
+    from customcnn.recipe import load_recipe, parse_recipe
 
-    if resume and replace:
-        raise click.UsageError("--resume and --replace exclude each other.")
+    refuse_both(resume, replace)
     out = out or Path("runs") / "leakage"
     begun = (series(out).settings() if resume else None) or {}
     base = parse_recipe(begun["recipe"], str(out)) if begun else None
-    wanted = parse_settings(settings) | {key: value for key, value in options.items() if value is not None}
     asked: dict[str, Any] = {"seeds": seeds, "test": test, "ratio": ratio, "seed": seed, "weights": weights}
     chosen: dict[str, Any] = {
         key: begun.get(key, default) if asked[key] is None else asked[key] for key, default in DEFAULTS.items()
@@ -82,7 +80,7 @@ def leakage(
     result = price_leak(
         read_data(data, group_pattern, groups, skip_bad=skip_bad),
         out,
-        load_recipe(recipe, wanted, base),
+        load_recipe(recipe, given(settings, options), base),
         **chosen,
         resume=resume,
         replace_old=replace,

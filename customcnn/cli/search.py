@@ -104,14 +104,14 @@ def crossval(
     from customcnn.model_selection.crossval import series
     from customcnn.recipe import load_recipe, parse_recipe
 
-    _refuse_both(resume, replace)
+    refuse_both(resume, replace)
     out = out or Path("runs") / "crossval"
     begun = (series(out).settings() if resume else None) or {}
     base = parse_recipe(begun["recipe"], str(out)) if begun else None
     result = run_crossval(
         read_data(data, group_pattern, groups, skip_bad=skip_bad),
         out,
-        load_recipe(recipe, _given(settings, options), base),
+        load_recipe(recipe, given(settings, options), base),
         folds=begun.get("folds") if folds is None else folds,
         by=by or begun.get("by", "image"),
         seed=begun.get("seed", 120) if seed is None else seed,
@@ -205,13 +205,13 @@ def tune(
     from customcnn.model_selection.tune import series
     from customcnn.model_selection.tune import tune as run_search
 
-    _refuse_both(resume, replace)
+    refuse_both(resume, replace)
     out = out or Path("runs") / "tune"
     begun = (series(out).settings() if resume else None) or {}
     result = run_search(
         scan(data),
         out,
-        _space(recipe, _given(settings, options), begun),
+        _space(recipe, given(settings, options), begun),
         method=method or begun.get("method", "grid"),
         trials=begun.get("trials") if trials is None else trials,
         seed=begun.get("seed", 120) if seed is None else seed,
@@ -240,12 +240,14 @@ def tune(
         say(f"Warning: {note}")
 
 
-def _refuse_both(resume: bool, replace: bool) -> None:
+def refuse_both(resume: bool, replace: bool) -> None:
+    """Refuse to go on with what is to be deleted, as wrong usage."""
     if resume and replace:
         raise click.UsageError("--resume and --replace exclude each other.")
 
 
-def _given(settings: tuple[str, ...], options: Mapping[str, object]) -> dict[str, object]:
+def given(settings: tuple[str, ...], options: Mapping[str, object]) -> dict[str, object]:
+    """Return the recipe keys of --set and of the options that were given; an option counts more."""
     from customcnn.recipe import parse_settings
 
     return parse_settings(settings) | {key: value for key, value in options.items() if value is not None}
