@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -227,15 +227,46 @@ def parallel(
 
 
 def _in_order(pool: Executor, function: Callable[[T], R], items: Iterator[T], ahead: int) -> Iterator[R]:
-    waiting: deque[Future[R]] = deque(pool.submit(function, item) for item in islice(items, ahead))
+    waiting: deque[Future[R]] = deque(_submit(pool, function, item) for item in islice(items, ahead))
     while waiting:
         result = waiting.popleft().result()
-        waiting.extend(pool.submit(function, item) for item in islice(items, 1))
+        waiting.extend(_submit(pool, function, item) for item in islice(items, 1))
         yield result
 
 
+def _submit(pool: Executor, function: Callable[[T], R], item: T) -> Future[R]:
+    with _ctrl_c_waits():  # this may start a worker
+        return pool.submit(function, item)
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Hold Ctrl-C back, here and in the processes started meanwhile, which keep it blocked; then let it happen.
+
+    A worker that is not up yet would print a traceback at Ctrl-C, and one whose parent is stopped while it starts it
+    would wait in vain for what it is to do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted, and only it may say how
+        return
+    pressed = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())  # not only blocked: other threads let it through
+    try:
+        resource_tracker.ensure_running()  # before the blocking, which its start takes back in Python 3.11
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed.is_set():
+            signal.raise_signal(signal.SIGINT)
+
+
 def _prepare_worker() -> None:
-    # Ctrl-C reaches the workers too: what follows from it is their parent's to decide, and to say.
+    # Ctrl-C reaches the workers too: what follows from it is their parent's to decide, and to say. It is blocked in
+    # a worker that the main thread started.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A pool's workers wait for ever when their parent is killed: each watches it and leaves.
     parent = parent_process()

@@ -296,6 +296,23 @@ def test_ctrl_c(tmp_path, workers):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("delay", [0, 0.02, 0.05, 0.1, 0.2])
+def test_ctrl_c_while_the_workers_start(tmp_path, delay):
+    """Python is not up yet in them: what it would print is not silenced by what runs in it."""
+    words = ["samples", "cells", "--subjects", 50, "--cells", 100, "--workers", 4]
+    done = process(*words, cwd=tmp_path, start_new_session=True)
+    children = Path(f"/proc/{done.pid}/task/{done.pid}/children")
+    if not children.exists():
+        pytest.skip("only Linux shows the processes")
+    deadline = time.monotonic() + 60
+    while len(children.read_text().split()) < 2 and time.monotonic() < deadline:  # Python's resource tracker, a worker
+        time.sleep(0.001)
+    time.sleep(delay)
+    os.killpg(done.pid, signal.SIGINT)
+    output, errors = done.communicate(timeout=60)
+    assert (done.returncode, output, errors.strip()) == (130, "", "Stopped.")
+
+
 @pytest.mark.slow
 def test_ctrl_c_while_training(tmp_path, make_folder):
     data = make_folder({f"{part}/{label}": 8 for part in ("train", "validation") for label in ("all", "hem")})
