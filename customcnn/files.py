@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process, resource_tracker
 from pathlib import Path
@@ -210,14 +211,10 @@ def parallel(
     if count == 1:
         yield from map(function, items)
         return
-    # Spawned, not forked: TensorFlow's threads do not survive a fork.
-    pool: Executor = (
-        ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_prepare_worker)
-        if processes
-        else ThreadPoolExecutor(count)
-    )
+    pool = _processes(count) if processes else ThreadPoolExecutor(count)
+    submit = partial(_submit, pool) if processes else pool.submit
     try:
-        yield from _in_order(pool, function, iter(items), ahead=4 * count)
+        yield from _in_order(submit, function, iter(items), ahead=4 * count)
     except BrokenProcessPool:
         raise CustomCNNError(
             "A worker process was killed (out of memory?). Received: no result from it. Try again with fewer --workers."
@@ -226,12 +223,21 @@ def parallel(
         pool.shutdown(cancel_futures=True)
 
 
-def _in_order(pool: Executor, function: Callable[[T], R], items: Iterator[T], ahead: int) -> Iterator[R]:
-    waiting: deque[Future[R]] = deque(_submit(pool, function, item) for item in islice(items, ahead))
+def _in_order(
+    submit: Callable[..., Future[R]], function: Callable[[T], R], items: Iterator[T], ahead: int
+) -> Iterator[R]:
+    waiting: deque[Future[R]] = deque(submit(function, item) for item in islice(items, ahead))
     while waiting:
         result = waiting.popleft().result()
-        waiting.extend(_submit(pool, function, item) for item in islice(items, 1))
+        waiting.extend(submit(function, item) for item in islice(items, 1))
         yield result
+
+
+def _processes(count: int) -> Executor:
+    with _ctrl_c_waits():
+        resource_tracker.ensure_running()  # its start would take the blocking back, in Python 3.11
+    # Spawned, not forked: TensorFlow's threads do not survive a fork.
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_prepare_worker)
 
 
 def _submit(pool: Executor, function: Callable[[T], R], item: T) -> Future[R]:
@@ -252,7 +258,6 @@ def _ctrl_c_waits() -> Iterator[None]:
     pressed = threading.Event()
     before = signal.signal(signal.SIGINT, lambda *_: pressed.set())  # not only blocked: other threads let it through
     try:
-        resource_tracker.ensure_running()  # before the blocking, which its start takes back in Python 3.11
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             yield

@@ -517,3 +517,10 @@ def test_ctrl_c_stops_the_workers_and_they_say_nothing(tmp_path):
         assert wait_until_gone(workers)
     assert errors.count("Traceback") == 1, errors  # the parent's own; the command line says "Stopped."
     assert errors.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_threads_cost_no_signal_handling(monkeypatch):
+    """They start nothing that Ctrl-C could break, and a million items would pay for it."""
+    monkeypatch.setattr(signal, "pthread_sigmask", lambda *_: pytest.fail("blocked a signal"))
+    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("set a handler"))
+    assert list(parallel(str, range(20), 2)) == [str(n) for n in range(20)]
