@@ -3,12 +3,14 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -25,6 +27,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 RESUME_FILE = ".resume.json"
+
+SAMPLE, BLOCK = 128, 4096
+"""So many items `parallel` does by threads and so many alone, and then this many by what was faster."""
+
+QUICK = 0.005
+"""Seconds: of items that take longer, none is done alone to see whether that were faster."""
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -197,6 +205,8 @@ def parallel(
 ) -> Iterator[R]:
     """Yield `function(item)` for every item, in the order of the items, computed by threads or processes.
 
+    Threads are given up, and taken up again, as that turns out to be faster.
+
     Args:
         function: for `processes`, a function of a module's top level (or a functools.partial of one).
         items: any iterable; no more than a few per worker are taken in advance, so memory stays flat.
@@ -212,15 +222,49 @@ def parallel(
         yield from map(function, items)
         return
     pool = _processes(count) if processes else ThreadPoolExecutor(count)
-    submit = partial(_submit, pool) if processes else pool.submit
+    by = _by_processes if processes else _by_threads
     try:
-        yield from _in_order(submit, function, iter(items), ahead=4 * count)
+        yield from by(pool, function, iter(items), 4 * count)
     except BrokenProcessPool:
         raise CustomCNNError(
             "A worker process was killed (out of memory?). Received: no result from it. Try again with fewer --workers."
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _by_processes(pool: Executor, function: Callable[[T], R], items: Iterator[T], ahead: int) -> Iterator[R]:
+    return _in_order(partial(_submit, pool), function, items, ahead)
+
+
+def _by_threads(pool: Executor, function: Callable[[T], R], items: Iterator[T], ahead: int) -> Iterator[R]:
+    # For small files, threads that hand the interpreter lock to each other are slower than one of them alone.
+    def threads(count: int) -> Iterator[R]:
+        return _in_order(pool.submit, function, islice(items, count), ahead)
+
+    def alone(count: int) -> Iterator[R]:
+        return map(function, islice(items, count))
+
+    seconds = 0.0
+    while seconds < math.inf:
+        faster, seconds = threads, (yield from _timed(threads(SAMPLE), SAMPLE))
+        if seconds < QUICK and (yield from _timed(alone(SAMPLE), SAMPLE)) < seconds:
+            faster = alone
+        seconds = yield from _timed(faster(BLOCK), BLOCK)
+
+
+def _timed(results: Iterator[R], count: int) -> Generator[R, None, float]:
+    """Yield the results and return the seconds waited for each; infinity where there are fewer than `count`."""
+    seconds = 0.0
+    for _ in range(count):
+        began = time.perf_counter()
+        try:
+            result = next(results)
+        except StopIteration:
+            return math.inf
+        seconds += time.perf_counter() - began
+        yield result
+    return seconds / count
 
 
 def _in_order(
