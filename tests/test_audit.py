@@ -1,5 +1,6 @@
 """The audit: what is shared between parts is found, and what is not shared is not."""
 
+import imagehash
 import numpy as np
 import pytest
 from audit_pictures import cell, save, with_groups
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from customcnn.audit import DISTANCE, audit, eight_views, report
-from customcnn.audit.duplicates import _candidates, _Look, near_across
+from customcnn.audit.duplicates import _candidates, _Look, near_across, perceptual_hashes
 from customcnn.audit.text import NOT_DEEP
 from customcnn.errors import CustomCNNError
 from customcnn.manifest import Record, scan
@@ -73,6 +74,16 @@ def test_copies_of_other_size_format_mode_and_brightness_are_found(tmp_path):
     save(tmp_path / "validation/all/other.bmp", cell(4))
     found = pairs(audit(scan(tmp_path), workers=1))
     assert found == {("train/all/a.png", f"validation/all/{name}") for name in ("half.png", "grey.tif", "dark.bmp")}
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_the_hashes_are_those_of_imagehash(seed, smooth):
+    rng = np.random.default_rng(seed)
+    picture = Image.fromarray(rng.integers(0, 256, (5, 5) if smooth else (32, 32), dtype=np.uint8))
+    thumbnail = np.asarray(picture.resize((32, 32), Image.Resampling.BICUBIC))
+    theirs = [imagehash.phash(Image.fromarray(np.ascontiguousarray(view))).hash for view in eight_views(thumbnail)]
+    ours = np.unpackbits(perceptual_hashes(thumbnail).view(np.uint8)).reshape(8, 8, 8)
+    np.testing.assert_array_equal(ours, theirs)
 
 
 def test_different_drawn_cells_are_not_near_duplicates(tmp_path):

@@ -61,7 +61,7 @@ def audit(
 ) -> Audit:
     """Compare the parts of a split, or all images of data that is not split.
 
-    Every image is decoded once. The perceptual hash (pHash of the imagehash library, 64 bits) of an image is looked up
+    Every image is decoded once. The perceptual hash (pHash, 64 bits) of an image is looked up
     among the hashes of all eight turns and flips of the others, through tables of some of the bits, so that not every
     pair is compared. Candidates are confirmed by correlating the details of 32 x 32 thumbnails, which wait in a
     temporary file, 1 KB an image. Copies turned by other angles, cropped or shifted are not found this way. Of large
