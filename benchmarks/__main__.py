@@ -12,6 +12,8 @@ GOALS = {
     "augment": "turned and flipped images, on the disk and in memory",
     "scale": "time and memory of each command as the number of files grows",
     "predict": "inference, and the start of customcnn predict",
+    "serve": "a server with many clients beside Keras alone",
+    "export": "every export of a run: size, difference from Keras, speed",
 }
 
 

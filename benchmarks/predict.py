@@ -71,10 +71,10 @@ def keras_predict(images: int) -> Callable[[], int]:
 
 def own(images: int, run: str, bfloat16: bool) -> Callable[[], int]:
     """What `customcnn predict` calls with an export, but for the decoding: a stream of images in its batches."""
-    from customcnn.runtime import BATCH, Exported
+    from customcnn.runtime import BATCH, open_exported
 
     data = pixels(images)
-    network = Exported(Path(run) / "best.keras").compile(images, bfloat16=bfloat16)
+    network = open_exported(Path(run) / "best.keras", "openvino").compile(images, bfloat16=bfloat16)
     batches = [data[start : start + BATCH] for start in range(0, images, BATCH)]
     return repeated(lambda: list(network(batches)), images)
 

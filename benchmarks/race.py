@@ -23,7 +23,7 @@ PAUSE = 0.3
 
 PACKAGES = (
     *("customcnn", "keras", "tensorflow", "torch", "jax", "openvino", "onnxruntime", "numpy", "pillow", "Augmentor"),
-    *("opencv-python-headless",),
+    *("ai-edge-litert", "onnx", "opencv-python-headless", "tf2onnx"),
 )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from customcnn import devices, files
 from customcnn.calibration import apply_temperature, calibration, fit_temperature, log_probabilities
 from customcnn.calibration_plots import plot_reliability
+from customcnn.classifier import BATCH
 from customcnn.conformal import Conformal, fit_sets, least_units
 from customcnn.errors import CustomCNNError
 from customcnn.evaluate import choose_part, decoded, label_numbers, predict_rows, require_known, trained_on
@@ -18,7 +19,6 @@ from customcnn.leakage import DRAWN, find_leakage, notes
 from customcnn.manifest import Manifest
 from customcnn.novelty import LEAST, Novelty, fit_novelty, require_share
 from customcnn.pack import Packed
-from customcnn.predict import BATCH
 from customcnn.progress import Progress, silent
 from customcnn.runs import ModelInfo, RunDir, load_model, read_classifier, save_model
 from customcnn.temperature import EDGE, with_temperature, without_temperature

@@ -1,9 +1,10 @@
 """What happens while a network trains: seeds, the learning rate, history and checkpoints, the bar, the ends."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from customcnn.checkpoint import Checkpointer
 from customcnn.errors import CustomCNNError
+from customcnn.loggers import MlflowRun, log_epoch
 from customcnn.progress import Progress
 from customcnn.recipe import Recipe
 from customcnn.runs import ModelInfo, RunDir, kept_epoch, link_or_copy, load_model, read_info, stopped
@@ -269,6 +271,35 @@ def _short(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"  # a loss on its way to infinity
 
 
+class Mlflow(keras.callbacks.Callback):
+    """Log every epoch to MLflow (see `customcnn.loggers`); what comes after the training is logged by `train`."""
+
+    def __init__(self, recorder: Recorder, say: Callable[[str], object]) -> None:
+        super().__init__()
+        self.recorder, self.say, self.ended = recorder, say, False
+        self.log = MlflowRun(recorder.run, recorder.recipe)
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Begin the run of MLflow or go on with it, and log the epochs before that it lacks."""
+        self.log.open()
+        if self.recorder.history_rows:
+            log_epoch(self.log, self.recorder.history_rows, self.say)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Log the epoch."""
+        log_epoch(self.log, self.recorder.history_rows, self.say)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Remember that the training came to its end."""
+        self.ended = True
+
+    def close(self) -> None:
+        """Mark a training that did not."""
+        if not self.ended:
+            with suppress(Exception):  # the error that ended the training is the one to be seen
+                self.log.end("KILLED" if isinstance(sys.exception(), KeyboardInterrupt) else "FAILED")
+
+
 def callbacks(
     run: RunDir,
     recipe: Recipe,
@@ -304,4 +335,6 @@ def callbacks(
     ]
     if recipe.tensorboard:
         others.append(keras.callbacks.TensorBoard(str(run.logs), write_graph=False))
+    if recipe.mlflow != "none":
+        others.append(Mlflow(recorder, say))
     return recorder, Bar(recipe, images, progress, say), *others

@@ -37,7 +37,7 @@ def configure(device: str = "auto") -> str:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if device == "cpu":
         os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")  # Keras on torch looks at nothing else, and only once
-    with _quiet():
+    with quiet():
         try:
             import keras
         except (ImportError, ValueError) as error:
@@ -59,8 +59,8 @@ def configure(device: str = "auto") -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    # TensorFlow's libraries write to the error stream itself while they are loaded, before any log level is read.
+def quiet() -> Iterator[None]:
+    """Hold back what compiled libraries write to the error stream itself, whatever log level they were given."""
     if "TF_CPP_MAX_VLOG_LEVEL" in os.environ or sys.stderr is None:
         yield
         return

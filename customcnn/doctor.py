@@ -17,6 +17,7 @@ from customcnn.feed import targets
 from customcnn.files import worker_count
 from customcnn.fused import fuse_batch_norm
 from customcnn.models import get_spec
+from customcnn.precisions import Tried, try_precisions
 from customcnn.recipe import load_recipe
 from customcnn.runtime import is_installed
 from customcnn.train import input_size, new_model
@@ -31,6 +32,12 @@ EXTRAS = {
     "simplejpeg": "fast",
     "opencv-python-headless": "deep",
     "faiss-cpu": "deep",
+    "gradio": "serve",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "tf2onnx": "onnx",
+    "ai-edge-litert": "litert",
+    "mlflow-skinny": "mlflow",
 }
 """Packages that customcnn works without, and the extra that installs each."""
 
@@ -85,6 +92,7 @@ class Report:
         device: "cpu" or "gpu": what --device auto takes.
         precision: what precision=auto chooses for a plain network.
         precision_depthwise: the same for one with depthwise convolutions.
+        precisions: what each device made of each precision, tried on a tiny network.
         batch_norm: "fused" or "not fused".
         predict: "openvino" or "keras".
         speed: None where it was not measured.
@@ -103,6 +111,7 @@ class Report:
     device: str
     precision: Choice
     precision_depthwise: Choice
+    precisions: list[Tried]
     batch_norm: Choice
     predict: Choice
     speed: Speed | None
@@ -113,7 +122,7 @@ def examine(model: str = "small", *, measure_speed: bool = True) -> Report:
 
     Args:
         model: the network whose training step is measured, at its own input size.
-        measure_speed: False leaves the measurement out.
+        measure_speed: False leaves the measurements out: it is still tried which precisions work.
 
     Raises:
         CustomCNNError: an unknown network, or a backend that is not installed.
@@ -134,6 +143,7 @@ def examine(model: str = "small", *, measure_speed: bool = True) -> Report:
         device=device,
         precision=precision_choice(device, depthwise=False),
         precision_depthwise=precision_choice(device, depthwise=True),
+        precisions=try_precisions(device, measure=measure_speed),
         batch_norm=batch_norm_choice(device),
         predict=predict_choice(),
         speed=measure(model, device) if measure_speed else None,
@@ -299,6 +309,7 @@ def _choices(report: Report) -> list[tuple[str, str]]:
         ("devices", f"{', '.join(report.devices)}; --device auto takes the {report.device}"),
         ("precision", _with_reason(report.precision)),
         ("  depthwise", _with_reason(report.precision_depthwise)),
+        *((f"  {tried.device} {tried.precision}", f"{tried.verdict}: {tried.reason}") for tried in report.precisions),
         ("batch norm", _with_reason(report.batch_norm)),
         ("predict", _with_reason(report.predict)),
     ]

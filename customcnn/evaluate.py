@@ -10,6 +10,7 @@ import numpy as np
 
 from customcnn import devices, files
 from customcnn.calibration import calibration
+from customcnn.classifier import BATCH, probabilities
 from customcnn.clinical import clinical
 from customcnn.clinical.curves import Threshold, choose_threshold
 from customcnn.errors import CustomCNNError, show, show_all
@@ -18,7 +19,6 @@ from customcnn.leakage import DRAWN, Leakage, find_leakage, notes, run_notes
 from customcnn.manifest import Manifest, Record
 from customcnn.metrics import evaluate_predictions
 from customcnn.pack import Packed, find_pack, pack, stream
-from customcnn.predict import BATCH, probabilities
 from customcnn.progress import Progress, silent
 from customcnn.runs import ModelInfo, RunDir, load_model, read_classifier, rows_to_csv
 from customcnn.views import averaged_probabilities

@@ -1,32 +1,51 @@
-"""Grad-CAM: where in an image a network sees what speaks for a class."""
+"""Grad-CAM and Grad-CAM++: where in an image a network sees what speaks for a class."""
 
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from customcnn.errors import CustomCNNError, show
+from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.graph import place_map, steps
 
 STRONGEST = 0.6
 """How much of the colour lies over the image where the map is 1."""
 
 
 class GradCam:
-    """Grad-CAM of one network, for any number of images; see `grad_cam`.
+    """Grad-CAM or Grad-CAM++ of one network, for any number of images; see `grad_cam` and `grad_cam_plus_plus`.
+
+    Args:
+        model: a functional keras classifier of one input (H, W, 3) that takes raw 0..255 RGB.
+        layer: a name of `cam_layers`, whose maps are taken; None for the last feature maps.
+        plus_plus: weigh the maps as Grad-CAM++ does.
+
+    Attributes:
+        layer: the name of the layer; "" for an ensemble, the last feature maps of each of its members.
 
     Raises:
-        CustomCNNError: the network has no feature maps.
+        CustomCNNError: the network has no feature maps, or no such layer.
     """
 
-    def __init__(self, model: Any) -> None:
-        import keras
-
+    def __init__(self, model: Any, layer: str | None = None, plus_plus: bool = False) -> None:
         self.model = model
-        # A model inside that gives no row of numbers is a step of the network, not a member.
-        inside = [layer for layer in model.layers if isinstance(layer, keras.Model) and len(layer.output.shape) == 2]
-        self.members = [GradCam(member) for member in inside]
-        if not self.members:
-            self.features, self.head = _split(model)
+        self.plus_plus = plus_plus
+        self.layer = layer or ""
+        self.members: list[GradCam] = []
+        inside = _members(model)
+        if inside and layer is None:
+            self.members = [GradCam(member, None, plus_plus) for member in inside]
+            return
+        if layer is not None:
+            _require_layer(model, layer)
+        owner = next((member for member in inside if layer and layer.startswith(f"{member.name}/")), None)
+        if owner is not None and layer is not None:
+            self.members = [GradCam(owner, layer.removeprefix(f"{owner.name}/"), plus_plus)]
+            return
+        self.layer, self.features, self.head = _split(model) if layer is None else _split_at(model, layer)
+        self.steps = steps(model, inside=False)
+        self.place = next(place for place, step in enumerate(self.steps) if step.name == self.layer)
 
     def __call__(self, image: np.ndarray, index: int) -> np.ndarray:
         """Return the map of an image for a class; see `grad_cam`."""
@@ -47,11 +66,24 @@ class GradCam:
     def _own_map(self, image: np.ndarray, index: int) -> np.ndarray:
         import keras
 
-        values = self.features(image[None], training=False)
-        gradient = _gradient(lambda x: _score(self.head, x, index), values)
+        found = self.features(image[None], training=False)
+        values, *around = found if isinstance(found, list) else [found]  # Keras unpacks a list of one
+        gradient = _gradient(lambda x: _score(self.head, [x, *around], index), values)
         maps, gradient = (keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))[0] for x in (values, gradient))
-        heat = np.maximum(maps @ gradient.mean(axis=(0, 1)), 0)
-        return _placed(self.model, heat, image.shape[:2])
+        weights = _plus_plus(maps, gradient) if self.plus_plus else gradient.mean(axis=(0, 1))
+        return place_map(self.steps, self.place, np.maximum(maps @ weights, 0), image.shape[:2])
+
+
+def _plus_plus(maps: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    """Return Grad-CAM++'s weight of each map, (C,), from maps and gradient, both (H, W, C).
+
+    For the exponential of a score, g its gradient and S the sum of a map, the paper's alpha is g^2 / (2 g^2 + S g^3).
+    Only places where g is above 0 count, so it is 1 / (2 + S g). Maps are taken as behind a ReLU, as in the paper:
+    where a layer has none, a negative sum would turn the sign.
+    """
+    positive = np.maximum(gradient, 0).astype(np.float64)
+    total = np.maximum(maps, 0).sum(axis=(0, 1), dtype=np.float64)
+    return (positive / (2 + total * positive)).sum(axis=(0, 1))
 
 
 def grad_cam(model: Any, image: np.ndarray, index: int) -> np.ndarray:
@@ -77,6 +109,52 @@ def grad_cam(model: Any, image: np.ndarray, index: int) -> np.ndarray:
     Localization, doi:10.1109/ICCV.2017.74.
     """
     return GradCam(model)(image, index)
+
+
+def grad_cam_plus_plus(model: Any, image: np.ndarray, index: int) -> np.ndarray:
+    """Return how much each place of an image speaks for a class, several places of one kind alike.
+
+    Like `grad_cam`, but a map's weight is the weighted sum of its positive gradients, so that a map that is active in a
+    small place counts as much as one that is active everywhere.
+
+    Args, returns and raises: as `grad_cam`.
+
+    Reference: Chattopadhay, Sarkar, Howlader and Balasubramanian (2018), Grad-CAM++: Generalized Gradient-based Visual
+    Explanations for Deep Convolutional Networks, doi:10.1109/WACV.2018.00097.
+    """
+    return GradCam(model, plus_plus=True)(image, index)
+
+
+def cam_layers(model: Any) -> list[str]:
+    """Return the names of the layers that Grad-CAM can be made of, in graph order; in an ensemble `member/layer`.
+
+    These are the layers from the first convolution on whose output is maps, (batch, height, width, channels).
+    """
+    members = _members(model)
+    if members:
+        return [f"{member.name}/{name}" for member in members for name in cam_layers(member)]
+    found = steps(model, inside=False)
+    first = next((place for place, step in enumerate(found) if "Conv" in step.kind), len(found))
+    return [step.name for step in found[first:] if step.has_maps and hasattr(step.operation, "weights")]
+
+
+def _members(model: Any) -> list[Any]:
+    import keras
+
+    # A model inside that gives no row of numbers is a step of the network, not a member.
+    return [layer for layer in model.layers if isinstance(layer, keras.Model) and len(layer.output.shape) == 2]
+
+
+def _require_layer(model: Any, layer: str) -> None:
+    names = cam_layers(model)
+    if layer in names:
+        return
+    near = get_close_matches(layer, names, n=3) or names[-3:]
+    hint = f"Near are {show_all(near)}" if near else "It has none"
+    raise CustomCNNError(
+        f"Grad-CAM is made of a layer with feature maps. Received: {show(layer)}, which {show(model.name)} does not "
+        f"have. {hint}; customcnn summary lists the layers."
+    )
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -108,8 +186,21 @@ def _fitted(member: Any, image: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(resized)[0]
 
 
-def _split(model: Any) -> tuple[Any, Any]:
-    """Return the network up to its last feature maps, and from there to its scores."""
+def _split_at(model: Any, layer: str) -> tuple[str, Any, Any]:
+    """Return the same as `_split` for a layer of any name; both parts also carry what leads around the layer."""
+    import keras
+
+    found = steps(model, inside=False)
+    maps = next(step.tensor for step in found if step.name == layer)
+    image = next(place for place, step in enumerate(found) if not step.parents)
+    # All that leads around the layer comes from these: the image itself cannot be one of two inputs, for Keras would
+    # then write into the graph of the model.
+    around = [step.tensor for step in found if image in step.parents and step.tensor is not maps]
+    return layer, keras.Model(model.inputs[0], [maps, *around]), _head(model, [maps, *around])
+
+
+def _split(model: Any) -> tuple[str, Any, Any]:
+    """Return the name of the last feature maps, the network up to them, and from there to its scores."""
     import keras
 
     passing = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.Dropout)
@@ -121,7 +212,7 @@ def _split(model: Any) -> tuple[Any, Any]:
         if not any(isinstance(before, keras.layers.Conv2D) for before in model.layers[: model.layers.index(layer) + 1]):
             break
         try:
-            return keras.Model(model.inputs[0], maps), _head(model, maps)
+            return layer.name, keras.Model(model.inputs[0], [maps]), _head(model, [maps])
         except ValueError:  # another way leads around this layer
             continue
     raise CustomCNNError(
@@ -130,8 +221,8 @@ def _split(model: Any) -> tuple[Any, Any]:
     )
 
 
-def _head(model: Any, maps: Any) -> Any:
-    """Return the network from the maps to the scores before the softmax or sigmoid, (batch, classes) or (batch, 1)."""
+def _head(model: Any, maps: list[Any]) -> Any:
+    """Return the network from a list of inner values to the scores before the softmax or sigmoid, (batch, classes)."""
     import keras
 
     last = next((layer for layer in reversed(model.layers) if isinstance(layer, keras.layers.Dense)), None)
@@ -144,7 +235,7 @@ def _head(model: Any, maps: Any) -> Any:
     return keras.Model(maps, scores)
 
 
-def _score(head: Any, maps: Any, index: int) -> Any:
+def _score(head: Any, maps: list[Any], index: int) -> Any:
     scores = head(maps, training=False)
     if scores.shape[-1] == 1:  # one sigmoid output: what speaks against the second class speaks for the first
         return scores[0, 0] if index == 1 else -scores[0, 0]
@@ -171,16 +262,6 @@ def _gradient(score: Any, values: Any) -> Any:
 
     values = values.detach().requires_grad_(True)
     return torch.autograd.grad(score(values), values)[0]
-
-
-def _placed(model: Any, heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Stretch a map over the input, or over the part of it that the network looks at."""
-    import keras
-
-    crop = next((layer for layer in model.layers if isinstance(layer, keras.layers.Cropping2D)), None)
-    (top, bottom), (left, right) = crop.cropping if crop else ((0, 0), (0, 0))
-    inside = (size[0] - top - bottom, size[1] - left - right)
-    return np.pad(_stretched(heat, inside), ((top, bottom), (left, right)))
 
 
 def _stretched(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:

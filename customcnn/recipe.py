@@ -23,6 +23,7 @@ CHOICES = {
     "precision": ("auto", "float32", "bfloat16", "float16"),
     "device": ("auto", "cpu", "gpu"),
     "monitor": ("val_accuracy", "val_loss", "accuracy", "loss"),
+    "mlflow": ("none", "logs", "weights"),
 }
 
 
@@ -66,6 +67,8 @@ class Recipe:
             (but for depthwise convolutions), float32 on other CPUs, and bfloat16 or float16 by what a GPU has.
         device: where to compute.
         tensorboard: write TensorBoard logs into the run directory.
+        mlflow: "logs" gives the recipe, every epoch and the pictures to MLflow, "weights" best.keras too; "none" does
+            not.
         augmentation, sampling, schedule: the tables [augmentation], [sampling] and [schedule] of the file.
     """
 
@@ -101,6 +104,7 @@ class Recipe:
     precision: str = "auto"
     device: str = "auto"
     tensorboard: bool = False
+    mlflow: str = "none"
     augmentation: Augmentation = field(default_factory=Augmentation)
     sampling: Sampling = field(default_factory=Sampling)
     schedule: Schedule = field(default_factory=Schedule)

@@ -242,6 +242,11 @@ class RunDir:
         """TensorBoard's logs."""
         return self.path / "logs"
 
+    @property
+    def mlflow(self) -> Path:
+        """The folder that says which run of MLflow this is, and holds MLflow's files unless a server has them."""
+        return self.path / "mlflow"
+
     def exists(self) -> bool:
         """Tell whether this is a run: a folder with a recipe.toml."""
         return self.recipe.is_file()

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from customcnn import devices
+from customcnn import devices, loggers
 from customcnn.compile import compile_model, make_variables
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.feed import batches, for_fit, targets
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 STATISTICS = 512
 """So many training images, or all, are taken to measure batch normalisation anew for averaged weights."""
 
-RESUMABLE = ("epochs", "device", "tensorboard")
+RESUMABLE = ("epochs", "device", "tensorboard", "mlflow")
 """Recipe keys that may change when a run is resumed: they do not touch what an epoch computes."""
 
 
@@ -151,8 +151,7 @@ def carry_out(
         say(f"Warning: {note}")
 
     device = devices.configure(recipe.device)
-    if recipe.tensorboard:
-        _require_tensorboard()
+    loggers.require(recipe)
     if no_pack:
         packed = stream(data, info.input_size, workers)
     else:
@@ -178,16 +177,9 @@ def carry_out(
     from customcnn.plots import plot_curves
 
     plot_curves(history, run.curves, notes=notes(data, leakage))
+    if recipe.mlflow != "none":
+        loggers.log_end(run, recipe, history, say)
     return TrainResult(run, history, history[kept_epoch(history, recipe) - 1], leakage, notes(data, leakage))
-
-
-def _require_tensorboard() -> None:
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
-        raise CustomCNNError(
-            "tensorboard=true needs the tensorboard package. Received: none. Install customcnn[tensorboard]."
-        ) from None
 
 
 OPTIONS = ("head", "pooling", "weights", "freeze", "dropout", "auxiliary", "batch_norm", "normalize", "center_crop")
@@ -377,7 +369,10 @@ def _fit(
     if info.epoch:
         say(f"Resuming after epoch {info.epoch} of {recipe.epochs}.")
     make_variables(model, training[0][1])
-    with closing(recorder), closing(bar):
+    with ExitStack() as stack:
+        for callback in (recorder, bar, *others):
+            if hasattr(callback, "close"):
+                stack.enter_context(closing(callback))
         model.fit(
             for_fit(training),
             validation_data=for_fit(validation),

@@ -3,9 +3,12 @@
 set -euo pipefail
 customcnn --version
 customcnn models
+customcnn completion bash > completion.bash
+bash -n completion.bash
 customcnn summary small --input-size 62
 customcnn samples cells --subjects 3 --cells 8 --size 96
-customcnn split cells parts --by group --group-pattern cnmc --ratio .67
+customcnn split cells parts --by group --group-pattern cnmc --ratio .67 --json > split.json
+python -m json.tool split.json
 customcnn audit parts --strict --page audit.html
 customcnn crop parts cropped --size 85
 customcnn augment cropped augmented --count 60
@@ -26,5 +29,7 @@ customcnn compare run warm --resamples 100
 customcnn leakage cells --model small --set input_size=62 --epochs 1 --seeds 2 --test .34 --ratio .5 --out priced
 customcnn crossval cropped --model small --set input_size=62 --epochs 1 --folds 2 --by group --out folds
 customcnn doctor --no-measure
+customcnn --quiet doctor --no-measure --json > doctor.json
+python -m json.tool doctor.json > /dev/null
 customcnn demo demo --epochs 1
 python -m customcnn --help

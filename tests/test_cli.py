@@ -23,7 +23,7 @@ from customcnn.errors import CustomCNNError
 NAMES = {
     "samples", "download", "split", "crop", "augment", "audit", "models", "summary", "pretrain", "train", "evaluate",
     "predict", "visualize", "ensemble", "crossval", "tune", "reproduce", "demo", "doctor", "report", "compare",
-    "calibrate", "leakage",
+    "calibrate", "leakage", "completion",
 }  # fmt: skip
 
 every_command = pytest.mark.parametrize("name", sorted(cli.commands))

@@ -15,6 +15,7 @@ from customcnn.compile import compile_model
 from customcnn.doctor import Choice, Report, Speed, examine, format_report, instructions, measure, memory
 from customcnn.errors import CustomCNNError
 from customcnn.models import get_spec
+from customcnn.precisions import PRECISIONS, Tried
 
 REPORT = Report(
     python="3.12.1",
@@ -30,6 +31,10 @@ REPORT = Report(
     device="cpu",
     precision=Choice("mixed_bfloat16", "it is faster"),
     precision_depthwise=Choice("float32", "it is faster there"),
+    precisions=[
+        Tried("cpu", "float32", "works", "the others are compared with it", 1.0),
+        Tried("cpu", "float16", "refused", "TypeError: no kernel"),
+    ],
     batch_norm=Choice("fused", "two passes"),
     predict=Choice("openvino", "it is installed"),
     speed=Speed("small", (100, 200), 32, "mixed_bfloat16", {"mixed_bfloat16": 1234.5, "float32": 9.26}),
@@ -52,6 +57,8 @@ Keras backend     tensorflow: the default
 devices           cpu:0; --device auto takes the cpu
 precision         mixed_bfloat16: it is faster
   depthwise       float32: it is faster there
+  cpu float32     works: the others are compared with it
+  cpu float16     refused: TypeError: no kernel
 batch norm        fused: two passes
 predict           openvino: it is installed
 training step     small at 200 x 100, batches of 32; figures vary from call to call
@@ -95,6 +102,8 @@ def test_json_on_the_command_line(capsys):
     assert found["precision"]["value"] == devices.dtype_policy("auto", found["device"])
     assert found["precision_depthwise"]["value"] == devices.dtype_policy("auto", found["device"], True)
     assert found["speed"] is None
+    assert {(one["device"], one["precision"]) for one in found["precisions"]} >= {("cpu", p) for p in PRECISIONS}
+    assert all(one["speed"] is None for one in found["precisions"])
 
 
 def test_text_on_the_command_line(tiny, capsys):

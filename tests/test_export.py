@@ -1,77 +1,40 @@
-"""Networks exported for OpenVINO: the same predictions without Keras, and no export of other weights is used."""
+"""Networks in the formats of other programs: the same probabilities, checked before anything is written."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from click.testing import CliRunner
+from exports import SIZE, formats, make_images, make_run, pixels_of
 
-from customcnn import runtime
-from customcnn.calibration import apply_temperature
-from customcnn.cli import main
+from customcnn.cli.export import export as command
 from customcnn.errors import CustomCNNError
-from customcnn.export import export
-from customcnn.images import decode
-from customcnn.models import build_model, get_spec
-from customcnn.novelty import fit_novelty
-from customcnn.predict import predict
-from customcnn.runs import ModelInfo, RunDir, load_model, read_info, save_model
-from customcnn.runtime import Exported, StaleExport, digest, export_path
-from customcnn.temperature import with_temperature
+from customcnn.export import FORMATS, TOLERANCE, Written, export, get_format
+from customcnn.export.check import IMAGES as READ
+from customcnn.export.check import compare, pictures
+from customcnn.judge import two_columns
+from customcnn.manifest import Manifest, Record, scan
+from customcnn.runs import RunDir, load_model, read_info, save_model
+from customcnn.runtime import KEY, digest, open_exported
 
-pytest.importorskip("openvino")
-
-SIZE = get_spec("small").minimum_size
-IMAGES = 2 * runtime.BATCH + 3  # two full batches and a rest
-
-
-def make_run(path: Path, name: str = "small", classes: int = 2, seed: int = 1, policy: str = "float32") -> RunDir:
-    """Make a run of a network with random weights: export reads its best.keras only."""
-    import keras
-
-    run = RunDir(path)
-    path.mkdir(exist_ok=True)
-    run.recipe.write_text("")
-    size = get_spec(name).minimum_size
-    keras.utils.set_random_seed(seed)
-    keras.config.set_dtype_policy(policy)
-    try:
-        model = build_model(name, classes=classes, input_size=size)
-    finally:
-        keras.config.set_dtype_policy("float32")
-    labels = [f"c{number}" for number in range(classes)]
-    save_model(model, ModelInfo(name, labels, (size, size), labels[1] if classes == 2 else "", drawn=True), run.best)
-    return run
-
-
-def make_images(folder: Path, size: int = SIZE, count: int = IMAGES) -> Path:
-    """Write noise of several brightnesses."""
-    folder.mkdir()
-    rng = np.random.default_rng(3)
-    for number in range(count):
-        pixels = rng.integers(0, 20 + 6 * number, (size, size + 2, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:02}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> RunDir:
-    """A run with its export."""
-    run = make_run(tmp_path_factory.mktemp("made") / "run")
-    export(run)
-    return run
+each_format = pytest.mark.parametrize("name", formats())
+each_runtime = pytest.mark.parametrize("name", formats(runtimes=True))
+SMALLER = [
+    pytest.param(name.values[0], precision, marks=name.marks)
+    for precision in ("float16", "int8")
+    for name in formats(precision)
+]
 
 
 @pytest.fixture
-def run(made, tmp_path) -> RunDir:
-    """A copy of the run, to write into."""
-    return RunDir(Path(shutil.copytree(made.path, tmp_path / "run")))
+def run(tmp_path) -> RunDir:
+    """A run of a network with random weights."""
+    return make_run(tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
@@ -80,141 +43,230 @@ def images(tmp_path_factory) -> Path:
     return make_images(tmp_path_factory.mktemp("images") / "images")
 
 
-def shares(run: RunDir, images: Path, name: str, **options: object) -> np.ndarray:
-    """Return the probabilities that a runtime gives, (N, classes)."""
-    found = predict(run, [images], runtime=name, **options)
-    assert [Path(one.file).name for one in found] == sorted(path.name for path in images.iterdir())
-    return np.array([list(one.probabilities.values()) for one in found])
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, data) -> Callable[[str], Written]:
+    """Return a function that gives the export of a run in a format, made when it is first asked for."""
+
+    run = make_run(tmp_path_factory.mktemp("exported") / "run")
+
+    @cache
+    def made(name: str) -> Written:
+        return export(run, format=name, data=data)
+
+    return made
 
 
-# ---------------------------------------------------------------- the same predictions
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Manifest:
+    """A folder of two classes of images."""
+    root = tmp_path_factory.mktemp("data")
+    for label in ("c0", "c1"):
+        make_images(root / label, count=20)
+    return scan(root)
 
 
-def test_openvino_says_what_keras_says(made, images):
-    keras_says = shares(made, images, "keras")
-    np.testing.assert_allclose(shares(made, images, "openvino"), keras_says, atol=1e-4)
-    assert np.ptp(keras_says[:, 0]) > 0.01, "the images differ to this network: a mix-up would be seen"
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_bfloat16_is_near(made, images):
-    batch = np.stack([decode(path, (SIZE, SIZE)) for path in sorted(images.iterdir())])
-    found = np.concatenate(list(Exported(made.best).compile(IMAGES, bfloat16=True)([batch[:20], batch[20:]])))
-    np.testing.assert_allclose(found[:, -1], shares(made, images, "keras")[:, 1], atol=0.05)
+# ---------------------------------------------------------------- what is written
 
 
-@pytest.mark.parametrize(
-    ("name", "classes", "policy"),
-    [("small", 4, "float32"), ("small", 2, "mixed_bfloat16"), ("alexnet", 3, "float32"), ("googlenet", 2, "float32")],
-)
-def test_other_networks(tmp_path, name, classes, policy):
-    run = make_run(tmp_path / "run", name, classes, policy=policy)
-    export(run)
-    images = make_images(tmp_path / "images", get_spec(name).minimum_size, 3)
-    np.testing.assert_allclose(shares(run, images, "openvino"), shares(run, images, "keras"), atol=0.01)
+@each_format
+def test_an_export_says_what_keras_says(exported, images, name):
+    written = exported(name)
+    network = written.path.with_name("best.keras")
+    batch = pixels_of(images)
+    truth = two_columns(load_model(network).predict_on_batch(batch))
+    assert written.images == written.same == 10 and written.difference < 1e-4
+    assert (written.format, written.precision, written.tolerance) == (name, "float32", 0.001)
+    found = compare(get_format(name), written.path, batch, truth)
+    assert found.difference < 1e-4 and found.same == len(batch)
+    own = [network.with_name(f"best{ending}") for ending in get_format(name).endings]
+    parts = [part for place in own for part in (files_of(place).values() if place.is_dir() else [place.read_bytes()])]
+    assert written.size == sum(map(len, parts))
+    assert not [path for path in network.parent.iterdir() if path.name.startswith(".")]
 
 
-def test_the_order_is_kept_whatever_the_number_of_workers(made, images):
-    alone = shares(made, images, "openvino", workers=1)
-    np.testing.assert_array_equal(shares(made, images, "openvino", workers=3), alone)
+@pytest.mark.parametrize(("name", "precision"), SMALLER)
+def test_a_lower_precision_is_smaller_and_near(run, exported, data, name, precision):
+    whole = exported(name)
+    written = export(run, format=name, precision=precision, data=data)
+    assert written.path.name == whole.path.name
+    assert written.size < whole.size * (0.55 if precision == "float16" else 0.4)
+    assert 0 < written.difference <= TOLERANCE[precision]
+    assert open_exported(run.best, name).metadata["precision"] == precision
 
 
-def test_metadata(made):
-    metadata = Exported(made.best).metadata
-    assert metadata == {
-        "model": "small",
-        "classes": ["c0", "c1"],
-        "input_size": [SIZE, SIZE],
-        "positive": "c1",
-        "drawn": True,
-        "epoch": 0,
-        "sha256": digest(made.best),
-    }
+def test_every_precision_has_a_tolerance():
+    assert {precision for row in FORMATS for precision in row.precisions} == set(TOLERANCE)
+    assert len({row.name for row in FORMATS}) == len({row.endings[0] for row in FORMATS}) == len(FORMATS)
 
 
-def test_neither_keras_nor_its_backend_is_loaded(made, images):
-    code = f"""
-import sys
-from customcnn.cli import main
-try:
-    main(["predict", {str(made.path)!r}, {str(images / "00.png")!r}])
-except SystemExit as end:
-    assert not end.code
-print("LOADED", *{{name.partition(".")[0] for name in sys.modules}})
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"{images / '00.png'}  c")
-    assert "trained on drawn cells" in done.stderr
-    loaded = set(lines[-1].split()[1:])
-    assert "openvino" in loaded, "auto has found the export"
-    assert not loaded & {"keras", "tensorflow", "jax", "torch"}
+def test_where_each_format_keeps_the_class_names(exported):
+    found = {name.values[0]: exported(name.values[0]).path for name in formats() if not name.marks[0].args[0]}
+    best = found["keras"].with_name("best.keras")
+    assert read_info(found["keras"]) == replace(read_info(best), history=[])
+    texts = [(found["saved-model"] / "assets.extra" / "customcnn.json").read_text()]
+    if "onnx" in found:
+        import onnx
+
+        model = onnx.load_model(found["onnx"])
+        texts += [entry.value for entry in model.metadata_props if entry.key == KEY]
+        assert [value.name for value in model.graph.input] == ["image"]
+        assert [value.name for value in model.graph.output] == ["probabilities"]
+    if "litert" in found:
+        with zipfile.ZipFile(found["litert"]) as archive:
+            texts.append(archive.read("customcnn.json").decode())
+            assert archive.read("labels.txt").decode() == "c0\nc1\n"
+    assert len(texts) == len(found) - 1 - ("openvino" in found)
+    for text in texts:
+        metadata = json.loads(text)
+        assert metadata["classes"] == ["c0", "c1"] and metadata["sha256"] == digest(best)
 
 
-# ---------------------------------------------------------------- an export that does not fit
+def test_the_keras_export_has_no_optimizer_and_is_float32(tmp_path):
+    import keras
+
+    run = make_run(tmp_path / "run", policy="mixed_bfloat16")
+    model = load_model(run.best, whole=True)
+    model.compile("adam", "binary_crossentropy")
+    model.train_on_batch(np.zeros((2, SIZE, SIZE, 3), np.uint8), np.zeros((2, 1)))
+    save_model(model, read_info(run.best), run.best)
+    written = export(run, format="keras")
+    assert written.size < run.best.stat().st_size / 2
+    plain = keras.models.load_model(written.path)
+    assert getattr(plain, "optimizer", None) is None
+    assert {layer.dtype_policy.name for layer in plain.layers} == {"float32"}
 
 
-def test_an_export_of_other_weights_is_not_used(run, images):
+def test_a_second_export_takes_the_place_of_the_first(run):
+    first = export(run, format="saved-model", check=False)
+    (first.path / "stray").write_text("")
     make_run(run.path, seed=2)
-    with pytest.raises(StaleExport, match=r"made from another best\.keras") as caught:
-        predict(run, [images], runtime="openvino")
-    assert "\n" not in str(caught.value)
-    said: list[str] = []
-    found = shares(run, images, "auto", say=said.append)
-    np.testing.assert_array_equal(found, shares(run, images, "keras"))
-    assert len(said) == 1 and said[0].startswith("Note: Keras computes this.") and "customcnn export" in said[0]
-    export(run)
-    np.testing.assert_allclose(shares(run, images, "openvino"), found, atol=0.01)
+    second = export(run, format="saved-model", check=False)
+    assert second.path == first.path and not (second.path / "stray").exists()
+    metadata = json.loads((second.path / "assets.extra" / "customcnn.json").read_text())
+    assert metadata["sha256"] == digest(run.best)
 
 
-@pytest.mark.parametrize("suffix", [".xml", ".bin"])
-@pytest.mark.parametrize("left", [0, 1 / 2])
-def test_a_damaged_export_is_refused(run, images, suffix, left):
-    file = export_path(run.best).with_suffix(suffix)
-    data = file.read_bytes()
-    file.write_bytes(data[: int(len(data) * left)])
-    with pytest.raises(StaleExport, match="An export is whole") as caught:
-        predict(run, [images], runtime="openvino")
+# ---------------------------------------------------------------- the check
+
+
+def other_weights(monkeypatch, scale: float) -> None:
+    """Let whatever is written as keras have its first weights multiplied."""
+    from customcnn.export.keras import write
+
+    def wrong(job, target):
+        job.model.weights[0].assign(job.model.weights[0] * scale)
+        write(job, target)
+
+    monkeypatch.setattr("customcnn.export.keras.write", wrong)
+
+
+@pytest.mark.parametrize("scale", [-3.0, float("nan")])
+def test_an_export_that_says_something_else_is_refused(run, data, monkeypatch, scale):
+    before = files_of(run.path)
+    other_weights(monkeypatch, scale)
+    with pytest.raises(CustomCNNError, match=r"to 0\.001\. Received: keras, .* differs by .* Use --no-check") as caught:
+        export(run, format="keras", data=data)
     assert "\n" not in str(caught.value)
+    assert files_of(run.path) == before
+    assert export(run, format="keras", check=False).path.is_file()
+
+
+def test_without_images_drawn_cells_are_used_and_it_is_said(run, data):
     said: list[str] = []
-    assert len(predict(run, [images], say=said.append)) == IMAGES
+    export(run, format="keras", say=said.append)
+    assert len(said) == 1 and "drawn cells" in said[0] and "--data" in said[0]
+    export(run, format="keras", data=data, say=said.append)
     assert len(said) == 1
 
 
-@pytest.mark.parametrize("suffix", [".xml", ".bin"])
-def test_a_missing_export(run, images, suffix):
-    export_path(run.best).with_suffix(suffix).unlink()
-    with pytest.raises(StaleExport, match="is missing"):
-        predict(run, [images], runtime="openvino")
-    assert len(predict(run, [images])) == IMAGES
+def test_the_images_are_those_of_the_training(tmp_path, make_folder):
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    root = make_folder({"train/c0": 90, "train/c1": 90, "validation/c0": 9, "validation/c1": 9})
+    seen = scan(root)
+    assert not pictures(run, (8, 8), None, needed=False).real
+    with pytest.raises(CustomCNNError, match=r"int8 measures .* Give a folder of such images by --data"):
+        pictures(run, (8, 8), None, needed=True)
+    seen.write(run.manifest)
+    run.environment.write_text(json.dumps({"data": str(root)}))
+    own = pictures(run, (8, 8), None, needed=True)
+    given = pictures(run, (8, 8), seen, needed=True)
+    assert own.real and len(own.checked) == READ // 4 and len(own.measured) == READ - READ // 4
+    np.testing.assert_array_equal(own.checked, given.checked)
+    both = {pixels.tobytes() for part in (own.checked, own.measured) for pixels in part}
+    assert len(both) == READ, "no image is both measured and checked with"
+    training = {pixels.tobytes() for pixels in _pixels(root / "train")}
+    assert both <= training
+    (root / "train" / "c0" / "0.bmp").unlink()
+    assert not pictures(run, (8, 8), None, needed=False).real
 
 
-def test_without_openvino_keras_computes(run, images, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr("customcnn.runtime.importlib.util.find_spec", lambda name: None)
-    assert len(predict(run, [images])) == IMAGES
-    with pytest.raises(CustomCNNError, match=r"customcnn\[openvino\]"):
-        predict(run, [images], runtime="openvino")
-    with pytest.raises(CustomCNNError, match=r"customcnn\[openvino\]"):
-        export(run)
+def _pixels(folder: Path) -> np.ndarray:
+    return np.concatenate([pixels_of(label, 8) for label in sorted(folder.iterdir())])
 
 
-def test_wrong_words_are_refused(run, images):
-    with pytest.raises(CustomCNNError, match="--runtime is one of"):
-        predict(run, [images], runtime="onnx")
-    with pytest.raises(CustomCNNError, match="--format is one of"):
-        export(run, format="onnx")
-    with pytest.raises(CustomCNNError, match="computes on the CPU"):
-        predict(run, [images], runtime="openvino", device="gpu")
+def test_one_image_is_checked_and_measured(make_folder):
+    found = pictures(RunDir(Path("nowhere")), (8, 8), scan(make_folder({"c0": 1, "c1": 0} | {"c1": 1})), needed=True)
+    assert len(found.checked) == len(found.measured) == 1
+    manifest = Manifest(Path("nowhere"), (Record("c0/0.bmp", "c0"),))
+    with pytest.raises(CustomCNNError):
+        pictures(RunDir(Path("nowhere")), (8, 8), manifest, needed=False)
 
 
-# ---------------------------------------------------------------- writing
+# ---------------------------------------------------------------- what is refused
 
 
-def test_a_failed_export_leaves_what_was_there(run, monkeypatch):
+def test_wrong_words_are_refused(run):
+    with pytest.raises(CustomCNNError, match="--format is one of keras, saved-model, onnx, litert, openvino"):
+        export(run, format="h5")
+    with pytest.raises(CustomCNNError, match=r"openvino is written in float32 or float16\. .* has it: onnx, litert"):
+        export(run, format="openvino", precision="int8")
+
+
+@each_runtime
+def test_int8_needs_images(run, name):
+    if "int8" in {row.name: row.precisions for row in FORMATS}[name]:
+        with pytest.raises(CustomCNNError, match="--data"):
+            export(run, format=name, precision="int8", check=False)
+
+
+def test_what_a_format_lacks_is_one_line(run, monkeypatch):
+    def lacks(job, target):
+        raise ValueError("Unsupported op: Foo\nat the first\n")
+
+    monkeypatch.setattr("customcnn.export.keras.write", lacks)
+    before = files_of(run.path)
+    with pytest.raises(
+        CustomCNNError, match=r"keras in float32 \(ValueError: Unsupported op: Foo at the first\)"
+    ) as caught:
+        export(run, format="keras")
+    assert "\n" not in str(caught.value)
+    assert files_of(run.path) == before
+
+
+@pytest.fixture
+def tiny(monkeypatch) -> None:
+    """Let openvino be given a network that only passes on: files are what is looked at."""
+    openvino = pytest.importorskip("openvino")
+    from openvino import opset13
+
+    def convert(model):
+        image = opset13.parameter([-1], openvino.Type.f32)
+        return openvino.Model([opset13.relu(image)], [image])
+
+    monkeypatch.setattr("customcnn.export.openvino.convert", convert)
+
+
+def test_a_failed_export_leaves_what_was_there(run, tiny, monkeypatch):
     import openvino
 
-    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    export(run, check=False)
+    before = files_of(run.path)
 
     def fails(model, path, **options):
         Path(path).write_text("half")
@@ -222,85 +274,43 @@ def test_a_failed_export_leaves_what_was_there(run, monkeypatch):
 
     monkeypatch.setattr(openvino, "save_model", fails)
     with pytest.raises(OSError, match="No space"):
-        export(run)
-    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+        export(run, check=False)
+    assert files_of(run.path) == before
 
 
-def test_a_kill_between_the_two_files_leaves_no_export(run, monkeypatch):
-    replace = Path.replace
+def test_a_kill_between_the_two_files_leaves_no_export(run, tiny, monkeypatch):
+    export(run, check=False)
+    move = Path.replace
 
     def killed(self, target):
         if self.suffix == ".xml":
             raise KeyboardInterrupt
-        return replace(self, target)
+        return move(self, target)
 
     monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        export(run)
-    assert not export_path(run.best).exists()
-    with pytest.raises(StaleExport, match="is missing"):
-        Exported(run.best)
+        export(run, check=False)
+    with pytest.raises(CustomCNNError, match="is missing"):
+        open_exported(run.best, "openvino")
 
 
-def test_the_commands(run, images, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["export", str(run.path)])
-    assert not end.value.code
-    assert capsys.readouterr().out == f"Export: {run.path / 'best.openvino.xml'}\n"
-    assert sorted(path.name for path in run.path.iterdir() if not path.name.endswith((".toml", ".keras"))) == [
-        "best.openvino.bin",
-        "best.openvino.xml",
-    ]
-    with pytest.raises(SystemExit) as end:
-        main(["predict", str(run.path), str(images), "--json", "--runtime", "openvino"])
-    assert not end.value.code
-    assert len(json.loads(capsys.readouterr().out)["predictions"]) == IMAGES
+def test_an_export_needs_tensorflow(run, monkeypatch):
+    monkeypatch.setattr("customcnn.devices.backend", lambda: "torch")
+    with pytest.raises(CustomCNNError, match=r"KERAS_BACKEND=torch\. Set it to tensorflow"):
+        export(run, format="keras")
 
 
-def test_an_export_needs_tensorflow(run):
-    pytest.importorskip("torch")
-    done = subprocess.run(
-        [sys.executable, "-m", "customcnn", "export", str(run.path)],
-        env={**os.environ, "KERAS_BACKEND": "torch"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "Set it to tensorflow" in done.stderr
+# ---------------------------------------------------------------- the command
 
 
-# ---------------------------------------------------------------- a calibrated run
-
-
-@pytest.fixture(scope="module")
-def calibrated(tmp_path_factory, images) -> RunDir:
-    """A run with a temperature, sets and a limit of novelty, and its export."""
-    run = make_run(tmp_path_factory.mktemp("calibrated") / "run")
-    pixels = np.stack([decode(path, (SIZE, SIZE)) for path in sorted(images.iterdir())])
-    sets = {"method": "lac", "coverage": 0.9, "quantile": 0.6, "unit": "image", "images": 35, "groups": None}
-    stored = {"temperature": 0.4, "sets": sets, "novelty": fit_novelty(pixels).as_dict()}
-    model = with_temperature(load_model(run.best), 0.4)
-    save_model(model, replace(read_info(run.best), calibration=stored), run.best)
-    export(run)
-    return run
-
-
-@pytest.mark.parametrize("tta", [False, True])
-def test_an_export_of_a_calibrated_run_says_what_keras_says(calibrated, made, images, tta):
-    ours, theirs = (predict(calibrated, [images], runtime=name, tta=tta) for name in ("openvino", "keras"))
-    for one, other in zip(ours, theirs, strict=True):
-        assert list(one.probabilities.values()) == pytest.approx(list(other.probabilities.values()), abs=1e-4)
-        near = any(abs(value - 0.4) < 1e-3 for value in other.probabilities.values())
-        assert near or (one.classes, one.sure) == (other.classes, other.sure)
-        assert (one.novelty, one.novel) == (other.novelty, other.novel) and one.novelty is not None
-    plain = np.array([list(one.probabilities.values()) for one in predict(made, [images], runtime="openvino")])
-    cooled = np.array([list(one.probabilities.values()) for one in ours])
-    if not tta:
-        np.testing.assert_allclose(cooled, apply_temperature(plain, 0.4), atol=1e-4)
-
-
-def test_the_metadata_of_a_calibrated_run(calibrated):
-    stored = Exported(calibrated.best).metadata["calibration"]
-    assert stored == read_info(calibrated.best).calibration
-    assert stored["temperature"] == 0.4 and set(stored) == {"temperature", "sets", "novelty"}
+def test_the_command(run, data):
+    done = CliRunner().invoke(command, [str(run.path), "--format", "keras", "--data", str(data.root)])
+    assert done.exit_code == 0, done.output
+    first, second, third = done.output.splitlines()
+    assert first == f"Export: {run.path / 'best.export.keras'}"
+    assert second.startswith("Size: ") and second.endswith(" MB, float32")
+    assert third.startswith("Check: 10 images, 10 with the class that Keras gives") and "(at most 0.001)" in third
+    done = CliRunner().invoke(command, [str(run.path), "--format", "keras", "--no-check", "--json"])
+    found = json.loads(done.output)
+    assert found["path"].endswith("best.export.keras") and found["difference"] is None
+    assert CliRunner().invoke(command, [str(run.path), "--format", "h5"]).exit_code == 2

@@ -61,6 +61,7 @@ OTHERS = {
     "precision": "bfloat16",
     "device": "cpu",
     "tensorboard": True,
+    "mlflow": "weights",
     "augmentation.engine": "albumentations",
     "augmentation.pipeline": "pipeline.json",
     "augmentation.flip": "both",
@@ -136,6 +137,7 @@ def test_the_defaults_are_the_reports():
         "precision": "auto",
         "device": "auto",
         "tensorboard": False,
+        "mlflow": "none",
         "augmentation.engine": "arrays",
         "augmentation.pipeline": "",
         "augmentation.flip": "none",
@@ -211,6 +213,7 @@ positive = "a \\"b\\""
 precision = "auto"
 device = "auto"
 tensorboard = true
+mlflow = "none"
 
 [augmentation]
 engine = "arrays"

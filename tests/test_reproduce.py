@@ -407,6 +407,23 @@ def test_a_recipe_that_changed_after_its_row_was_done(folder, cells, tmp_path, r
         reproduce(study, cells, out, workers=1)
 
 
+def test_a_recipe_key_that_is_new_since_a_row_was_done(folder, cells, tmp_path, ran):
+    study, out = read_study(folder / "study.toml"), tmp_path / "out"
+    for _ in range(2):  # `large` fails the first time
+        reproduce(study, cells, out, workers=1)
+    written = [*out.rglob("result.json")]
+    assert len(written) == 2
+    for path in written:
+        stored = json.loads(path.read_text())
+        lines = stored["recipe"].splitlines(keepends=True)
+        stored["recipe"] = "".join(line for line in lines if not line.startswith("mlflow"))
+        assert len(stored["recipe"]) < sum(map(len, lines))
+        path.write_text(json.dumps(stored))
+    ran.clear()
+    reproduce(study, cells, out, workers=1)
+    assert ran == []
+
+
 def test_a_recipe_that_is_none_fails_its_row_only(folder, cells, tmp_path, ran):
     (folder / "small.toml").write_text("model = 3\n")
     found = reproduce(read_study(folder / "study.toml"), cells, tmp_path / "out", workers=1)

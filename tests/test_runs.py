@@ -243,6 +243,7 @@ def test_the_promised_names():
         "calibration_plot": "r/calibration.png",
         "activations": "r/activations",
         "logs": "r/logs",
+        "mlflow": "r/mlflow",
     }
 
 

@@ -13,24 +13,36 @@ from customcnn.cli import (
     calibrate,
     combine,
     compare,
+    completion,
     data,
     demo,
     doctor,
+    export,
     leakage,
     networks,
     report,
     results,
     search,
+    serve,
     study,
+    visualize,
 )
+from customcnn.cli.show import colour
 from customcnn.errors import CustomCNNError
+from customcnn.progress import quietly
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="customcnn")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand anywhere in the line.")
+@click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    help="No bars and no notes: only results, errors and warnings of leakage; may stand anywhere in the line.",
+)
 @click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
+def cli(context: click.Context, debug: bool, quiet: bool) -> None:
     """Train small convolutional networks on folders of cell images, and say what their scores are worth.
 
     The way of the data: class folders, split, crop, augment, train, evaluate, visualize. Begin with
@@ -38,8 +50,7 @@ def cli(context: click.Context, debug: bool) -> None:
     \b
         customcnn demo
     """
-    if os.environ.get("NO_COLOR"):
-        context.color = False
+    context.color = colour()
 
 
 for command in (
@@ -54,8 +65,12 @@ for command in (
     *combine.COMMANDS,
     *study.COMMANDS,
     *demo.COMMANDS,
+    *visualize.COMMANDS,
+    *serve.COMMANDS,
+    *export.COMMANDS,
     *report.COMMANDS,
     *doctor.COMMANDS,
+    *completion.COMMANDS,
 ):
     cli.add_command(command)
 
@@ -65,10 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names may hold bytes that are not UTF-8
-    debug = "--debug" in given
-    given = [argument for argument in given if argument != "--debug"]
+    given, debug = _taken_out(given, "--debug")
+    given, quiet = _taken_out(given, "-q", "--quiet")
     try:
-        sys.exit(cli.main(given, prog_name="customcnn", standalone_mode=False) or 0)
+        with quietly(quiet):
+            sys.exit(cli.main(given, prog_name="customcnn", standalone_mode=False) or 0)
     except click.Abort:
         message, status = "Stopped.", 130
         error: BaseException | None = None
@@ -83,9 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever read our output has left, as `head` does. Python would complain once more while it closes the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     else:
-        colour = False if os.environ.get("NO_COLOR") else None
-        click.secho(message, fg="red" if status == 1 else None, err=True, color=colour)
+        click.secho(message, fg="red" if status == 1 else None, err=True, color=colour())
     sys.exit(status)
+
+
+def _taken_out(words: list[str], *flags: str) -> tuple[list[str], bool]:
+    """Return the words without the flags, and whether one was there; what stands behind a -- is none."""
+    end = words.index("--") if "--" in words else len(words)
+    kept = [word for word in words[:end] if word not in flags]
+    return kept + words[end:], len(kept) < end
 
 
 def explain(error: Exception) -> str:

@@ -1,12 +1,11 @@
 """The command audit. What it needs is imported when it runs."""
 
-import json
 from pathlib import Path
 
 import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, skip_bad_option, with_groups, workers_option
-from customcnn.cli.show import say, say_skipped
+from customcnn.cli.show import json_option, print_json, say, say_skipped
 from customcnn.errors import CustomCNNError, show
 from customcnn.progress import terminal
 
@@ -29,7 +28,7 @@ from customcnn.progress import terminal
     help="How many findings of each kind the page shows.",
 )
 @click.option("--strict", is_flag=True, help="End with status 1 if there is a leak.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option
 @skip_bad_option
 @workers_option
 def audit(
@@ -80,7 +79,7 @@ def audit(
     if page:
         write_text(page, page_of(found, manifest, pictures))
         say(f"Page: {show(page)}")
-    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else report(found))
+    print_json(found.as_dict()) if as_json else click.echo(report(found))
     if strict and found.leaks:
         raise SystemExit(1)
 

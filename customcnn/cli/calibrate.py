@@ -1,6 +1,5 @@
 """The command calibrate: a temperature for the network, sets of classes, and what is no cell at all."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,7 @@ import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
 from customcnn.cli.networks import device_option, no_pack_option
-from customcnn.cli.show import GROUPS_UNKNOWN, say, table
+from customcnn.cli.show import GROUPS_UNKNOWN, json_option, print_json, say, table
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--resamples", default=2000, show_default=True, help="Of the bootstrap behind the intervals.")
 @pattern_option
 @groups_option
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option
 @skip_bad_option
 @device_option
 @no_pack_option
@@ -63,7 +62,7 @@ def calibrate(
     """
     from customcnn.calibrate import calibrate as run_calibration
     from customcnn.runs import RunDir
-    from customcnn.runtime import export_path
+    from customcnn.runtime import NAMES, export_path
 
     place = RunDir(run)
     result = run_calibration(
@@ -80,10 +79,10 @@ def calibrate(
         progress=terminal,
         say=say,
     )
-    click.echo(json.dumps(result.as_dict(), indent=2) if as_json else _report(result))
+    print_json(result.as_dict()) if as_json else click.echo(_report(result))
     for note in _notes(result):
         say(f"Note: {note}")
-    if export_path(place.best).exists():
+    if any(export_path(place.best, name).exists() for name in NAMES):
         say("Note: the export is of the network before. Make it again: customcnn export.")
     if result.before["groups"] is None:
         say(GROUPS_UNKNOWN)

@@ -5,16 +5,16 @@ from pathlib import Path
 import click
 
 from customcnn.cli.data import FOLDER, workers_option
-from customcnn.cli.networks import device_option
+from customcnn.cli.networks import device_option, model_option, print_training, settings_option
 from customcnn.cli.results import weights_option
-from customcnn.cli.show import say, table
+from customcnn.cli.show import json_option, print_json, say, table
 from customcnn.progress import terminal
 
 
 @click.command()
 @click.argument("data", type=FOLDER)
-@click.option("--model", help="A name from customcnn models.  [default: proposed]")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a key of the recipe; may be repeated.")
+@model_option
+@settings_option
 @click.option("--epochs", type=int, help="How often every image is seen.  [default: 20]")
 @click.option("--batch-size", type=int, help="Images in a step.")
 @click.option("--seed", type=int, help="Of the weights and the order of the images.")
@@ -23,6 +23,7 @@ from customcnn.progress import terminal
 @click.option("--out", type=FOLDER, metavar="RUN", help="The run directory.  [default: runs/MODEL-autoencoder]")
 @click.option("--resume", is_flag=True, help="Go on with the run that is there, with its own recipe.")
 @click.option("--replace", is_flag=True, help="Delete the run that is there.")
+@json_option
 @workers_option
 def pretrain(
     data: Path,
@@ -30,6 +31,7 @@ def pretrain(
     out: Path | None,
     resume: bool,
     replace: bool,
+    as_json: bool,
     workers: int | None,
     **options: object,
 ) -> None:
@@ -62,12 +64,7 @@ def pretrain(
         progress=terminal,
         say=say,
     )
-    best = result.best
-    errors = ", ".join(f"{key} {best[key]:.5f}" for key in ("loss", "val_loss"))
-    click.echo(f"Best epoch {best['epoch']:.0f} of {len(result.history)} by {recipe.monitor}: {errors}")
-    click.echo(f"Run: {run.path}")
-    for note in result.notes:
-        say(f"Warning: {note}")
+    print_training(result, recipe, as_json, digits=5)
 
 
 @click.command()
@@ -82,7 +79,8 @@ def pretrain(
 )
 @weights_option
 @click.option("--replace", is_flag=True, help="Delete the run that is there.")
-def ensemble(runs: tuple[Path, ...], out: Path, weigh: str, weights: str, replace: bool) -> None:
+@json_option
+def ensemble(runs: tuple[Path, ...], out: Path, weigh: str, weights: str, replace: bool, as_json: bool) -> None:
     """Combine trained RUNS into one network: the weighted mean of their probabilities.
 
     evaluate, predict and visualize take the new run like any other.
@@ -92,20 +90,24 @@ def ensemble(runs: tuple[Path, ...], out: Path, weigh: str, weights: str, replac
              customcnn evaluate runs/together augmented
     """
     from customcnn.ensemble import ensemble as combine
+    from customcnn.leakage import DRAWN
     from customcnn.runs import RunDir
 
     members = combine([RunDir(run) for run in runs], RunDir(out), weigh=weigh, weights=weights, replace_run=replace)
-    rows: list[list[object]] = [["run", "network", "epoch", "validation accuracy", "weight"]]
-    for member in members:
-        accuracy = "unknown" if member.accuracy is None else f"{member.accuracy:.4f}"
-        info = member.info
-        rows.append([member.run.path, info.model, info.epoch, accuracy, f"{member.weight:.4f}"])
-    click.echo(table(rows))
-    click.echo(f"Run: {out}")
-    if any(member.info.drawn for member in members):
-        from customcnn.leakage import DRAWN
-
-        say(f"Warning: trained on drawn cells. {DRAWN}")
+    notes = [DRAWN] if any(member.info.drawn for member in members) else []
+    if as_json:
+        found = [member.row() | {"val_accuracy": member.accuracy} for member in members]
+        print_json({"run": out, "members": found, "notes": notes})
+    else:
+        rows: list[list[object]] = [["run", "network", "epoch", "validation accuracy", "weight"]]
+        for member in members:
+            accuracy = "unknown" if member.accuracy is None else f"{member.accuracy:.4f}"
+            info = member.info
+            rows.append([member.run.path, info.model, info.epoch, accuracy, f"{member.weight:.4f}"])
+        click.echo(table(rows))
+        click.echo(f"Run: {out}")
+    for note in notes:
+        say(f"Warning: trained on drawn cells. {note}")
 
 
 COMMANDS = (pretrain, ensemble)

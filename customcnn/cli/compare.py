@@ -1,6 +1,5 @@
 """The command compare: runs side by side."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import click
 
 from customcnn.cli.data import FOLDER
-from customcnn.cli.show import say, table
+from customcnn.cli.show import json_option, print_json, say, table
 from customcnn.errors import show
 
 
@@ -18,7 +17,7 @@ from customcnn.errors import show
     "--part", type=click.Choice(["train", "validation", "test"]), help="Refuse runs tested on another.  [default: any]"
 )
 @click.option("--out", type=FOLDER, help="Write compare.json, compare.csv and compare.png into this folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option
 @click.option("--resamples", default=2000, show_default=True, help="Of the bootstrap behind the intervals.")
 @click.option("--level", default=0.95, show_default=True, help="Of the intervals; 1 - level is what p must stay below.")
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
@@ -38,7 +37,7 @@ def compare(
     found = run_comparison(runs, part=part, resamples=resamples, level=level, seed=seed)
     if out:
         write(found, out)
-    click.echo(json.dumps(found, indent=2) if as_json else _text(found))
+    print_json(found) if as_json else click.echo(_text(found))
     for note in found["notes"]:
         say(f"Note: {note}")
     for note in warnings(found):

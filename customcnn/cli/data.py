@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from customcnn.cli.show import GROUPS_UNKNOWN, counts_table, say, say_skipped
+from customcnn.cli.show import GROUPS_UNKNOWN, colour, json_option, print_json, say, say_skipped, show_folder
 from customcnn.download import SOURCES
-from customcnn.progress import terminal
+from customcnn.progress import is_quiet, terminal
 
 if TYPE_CHECKING:
     from customcnn.manifest import Manifest
@@ -35,10 +35,19 @@ pattern_option = click.option(
 @click.option("--size", default=450, show_default=True, help="Edge of the images in pixels.")
 @click.option("--seed", default=0, show_default=True, help="The same seed draws the same bytes.")
 @click.option("--first-subject", default=1, show_default=True, help="Number of the first one; others are new.")
+@json_option
 @replace_option
 @workers_option
 def samples(
-    dst: Path, subjects: int, cells: int, size: int, seed: int, first_subject: int, replace: bool, workers: int | None
+    dst: Path,
+    subjects: int,
+    cells: int,
+    size: int,
+    seed: int,
+    first_subject: int,
+    as_json: bool,
+    replace: bool,
+    workers: int | None,
 ) -> None:
     """Draw cells like those of C-NMC into DST/all and DST/hem: drawn, not photographed.
 
@@ -61,14 +70,15 @@ def samples(
         replace=replace,
         progress=terminal,
     )
-    click.echo(counts_table(scan(dst)))
+    show_folder(scan(dst), as_json)
 
 
 @click.command()
 @click.argument("name", type=click.Choice([*SOURCES]))
 @click.argument("dst", type=FOLDER, required=False)
+@json_option
 @replace_option
-def download(name: str, dst: Path | None, replace: bool) -> None:
+def download(name: str, dst: Path | None, as_json: bool, replace: bool) -> None:
     """Fetch a public data set from Kaggle into DST, or into kagglehub's cache, and print what to run next.
 
     It needs pip install 'customcnn[download]'. Where it fails, it says how to fetch the data by hand.
@@ -82,12 +92,15 @@ def download(name: str, dst: Path | None, replace: bool) -> None:
     source = SOURCES[name]
     say(f"{source.title}, {source.licence}: {source.page}")
     try:
-        folder = fetch(name, dst, replace_dst=replace, bar=sys.stderr.isatty())
+        folder = fetch(name, dst, replace_dst=replace, bar=sys.stderr.isatty() and not is_quiet())
     except NotDownloaded as error:
-        click.secho(f"Error: {error}", fg="red", err=True)
+        click.secho(f"Error: {error}", fg="red", err=True, color=colour())
         for line in manual_steps(name, dst):
-            say(line)
+            click.echo(line, err=True)  # they are the way out of the error: --quiet shows them, too
         raise SystemExit(1) from None
+    if as_json:
+        print_json({"folder": folder, "next": next_command(name, folder)})
+        return
     click.echo(f"Fetched: {folder}")
     click.echo(f"Next, in a checkout of customcnn: {next_command(name, folder)}")
 
@@ -106,6 +119,7 @@ def download(name: str, dst: Path | None, replace: bool) -> None:
 @groups_option
 @click.option("--link", type=click.Choice(["copy", "hard", "symlink"]), help="How files get there.  [default: copy]")
 @click.option("--copy", "link", flag_value="copy", help="The same as --link copy.")
+@json_option
 @replace_option
 @skip_bad_option
 @workers_option
@@ -120,6 +134,7 @@ def split(
     group_pattern: str | None,
     groups: Path | None,
     link: str | None,
+    as_json: bool,
     replace: bool,
     skip_bad: bool,
     workers: int | None,
@@ -148,10 +163,11 @@ def split(
         progress=terminal,
     )
     say_skipped(result.skipped)
-    click.echo(counts_table(result.manifest))
-    for leakage in result.leakage:
-        if leakage.warning:
-            say(f"Warning: {leakage.warning}")
+    warnings = [leakage.warning for leakage in result.leakage if leakage.warning]
+    leakages = [leakage.as_dict() for leakage in result.leakage]
+    show_folder(result.manifest, as_json, skipped=result.skipped, leakages=leakages, notes=warnings)
+    for warning in warnings:
+        say(f"Warning: {warning}")
     if not result.manifest.groups_known:
         say(GROUPS_UNKNOWN)
 
@@ -168,11 +184,20 @@ def split(
     help="The square's middle.",
 )
 @click.option("--check/--no-check", default=True, show_default=True, help="Refuse to cut foreground away.")
+@json_option
 @replace_option
 @skip_bad_option
 @workers_option
 def crop(
-    src: Path, dst: Path, size: int, about: str, check: bool, replace: bool, skip_bad: bool, workers: int | None
+    src: Path,
+    dst: Path,
+    size: int,
+    about: str,
+    check: bool,
+    as_json: bool,
+    replace: bool,
+    skip_bad: bool,
+    workers: int | None,
 ) -> None:
     """Crop every image in SRC to a square in DST.
 
@@ -199,7 +224,7 @@ def crop(
     say_skipped(result.skipped)
     if result.reformatted and about == "centre":
         say(f"Note: {result.reformatted:,} images are now PNG: their own format cannot be saved again without loss.")
-    click.echo(counts_table(result.manifest))
+    show_folder(result.manifest, as_json, skipped=result.skipped, reformatted=result.reformatted)
 
 
 @click.command()
@@ -219,6 +244,7 @@ def crop(
 @click.option("--brightness", default=0.0, metavar="X", help="Multiply by 1 - X to 1 + X.")
 @click.option("--contrast", default=0.0, metavar="X", help="Multiply by 1 - X to 1 + X.")
 @click.option("--random-erasing", default=0.0, metavar="SHARE", help="A rectangle of noise, edges up to this share.")
+@json_option
 @replace_option
 @workers_option
 def augment(
@@ -228,6 +254,7 @@ def augment(
     seed: int,
     balance: bool,
     minority: bool,
+    as_json: bool,
     replace: bool,
     workers: int | None,
     **operations: Any,
@@ -259,7 +286,7 @@ def augment(
     )
     if result.converted:
         say(f"Note: {result.converted:,} samples come from images that were converted to 8-bit RGB.")
-    click.echo(counts_table(result.manifest))
+    show_folder(result.manifest, as_json, converted=result.converted)
 
 
 def read_data(

@@ -1,17 +1,22 @@
 """The demo: the whole way on drawn cells, printed as the commands that a user would type."""
 
+import io
 import json
 import shlex
+import sys
 import time
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from customcnn.cli import completion
 from customcnn.cli.data import FOLDER
-from customcnn.cli.show import table
+from customcnn.cli.show import json_option, print_json, table
 from customcnn.errors import CustomCNNError
+from customcnn.progress import is_quiet
 
 SPLITS = {"image": "by-image", "group": "by-subject"}
 
@@ -39,13 +44,26 @@ class Plan:
 
 @click.command()
 @click.argument("out", type=FOLDER, default="customcnn-demo")
-@click.option("--model", default="small", show_default=True, help="Any network; proposed wants a GPU.")
+@click.option(
+    "--model",
+    default="small",
+    show_default=True,
+    shell_complete=completion.models,
+    help="Any network; proposed wants a GPU.",
+)
 @click.option("--epochs", type=int, help="Of each of the two trainings.  [default: 10]")
 @click.option("--input-size", type=int, help="Of the network, in pixels.  [default: 64 for small, else its own]")
 @click.option("--replace", is_flag=True, help="Write over an earlier demo.")
+@json_option
 @click.pass_context
 def demo(
-    context: click.Context, out: Path, model: str, epochs: int | None, input_size: int | None, replace: bool
+    context: click.Context,
+    out: Path,
+    model: str,
+    epochs: int | None,
+    input_size: int | None,
+    replace: bool,
+    as_json: bool,
 ) -> None:
     """Draw cells, split, crop, augment, train, evaluate and visualize them in OUT: minutes on two cores.
 
@@ -69,13 +87,41 @@ def demo(
         _clear(out)
     refuse_non_empty(out, False)
     out.mkdir(parents=True, exist_ok=True)
-    for line in commands(out, model, plan):
-        click.secho(f"\n$ customcnn {shlex.join(line)}", bold=True)
-        context.find_root().command.main(line, prog_name="customcnn", standalone_mode=False)
+    with _apart(as_json):
+        for line in commands(out, model, plan):
+            click.secho(f"\n$ customcnn {shlex.join(line)}", bold=True)
+            context.find_root().command.main(line, prog_name="customcnn", standalone_mode=False)
     rows, details = results(out)
-    click.echo(f"\n{table(rows)}\n\n{LESSON}\n")
     _write_page(out, rows, details, commands(out, model, plan))
-    click.echo(f"Pictures and results: {out / 'index.html'}  ({time.monotonic() - began:.0f} s in all)")
+    page, seconds = out / "index.html", time.monotonic() - began
+    if as_json:
+        print_json({"folder": out, "page": page, "seconds": round(seconds, 1), **_as_dict(out, details)})
+        return
+    click.echo(f"\n{table(rows)}\n\n{LESSON}\n")
+    click.echo(f"Pictures and results: {page}  ({seconds:.0f} s in all)")
+
+
+def _apart(as_json: bool) -> AbstractContextManager[object]:
+    """Lead what the commands print away from the result of the demo itself, where that is to stand alone."""
+    if is_quiet():
+        return redirect_stdout(io.StringIO())
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
+
+
+def _as_dict(out: Path, details: dict[str, Any]) -> dict[str, Any]:
+    from customcnn.leakage import DRAWN
+
+    runs = [
+        {
+            "run": out / f"{name}-run",
+            "split": by,
+            "accuracy": details[name][0]["accuracy"],
+            "new_subjects": details[name][1]["accuracy"],
+            "leakage": details[name][0]["leakage"],
+        }
+        for by, name in SPLITS.items()
+    ]
+    return {"runs": runs, "notes": [DRAWN]}
 
 
 LESSON = (

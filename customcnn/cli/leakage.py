@@ -1,6 +1,5 @@
 """The command that prices a leak: leakage."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
 from customcnn.cli.search import given, recipe_options, refuse_both
-from customcnn.cli.show import say, table
+from customcnn.cli.show import json_option, print_json, say, say_place, table
 from customcnn.progress import terminal
 
 SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
@@ -35,7 +34,7 @@ DEFAULTS: dict[str, Any] = {"seeds": 5, "test": 0.2, "ratio": 0.8, "seed": 120, 
 @click.option("--replace", is_flag=True, help="Delete the experiment that is there.")
 @pattern_option
 @groups_option
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option
 @skip_bad_option
 @workers_option
 def leakage(
@@ -88,8 +87,8 @@ def leakage(
         progress=terminal,
         say=say,
     )
-    click.echo(json.dumps(result.found, indent=2) if as_json else report(result.found))
-    click.echo(f"Folder: {result.path}", err=as_json)
+    print_json(result.found) if as_json else click.echo(report(result.found))
+    say_place("Folder", result.path, as_json)
     if result.found["chosen_on_validation"]:
         say("Note: the best epoch was chosen on each network's own validation part; --score last is free of that.")
     for note in result.notes:

@@ -1,17 +1,33 @@
 """Commands on networks: models, summary, train."""
 
-import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from customcnn.cli import completion
 from customcnn.cli.data import FOLDER, workers_option
-from customcnn.cli.show import say, table
+from customcnn.cli.show import json_option, print_json, say, table
 from customcnn.progress import terminal
+
+if TYPE_CHECKING:
+    from customcnn.recipe import Recipe
+    from customcnn.train import TrainResult
 
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "gpu"]), help="Where to compute.  [default: auto]"
+)
+model_option = click.option(
+    "--model", shell_complete=completion.models, help="A name from customcnn models.  [default: proposed]"
+)
+settings_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=completion.settings,
+    help="Set a key of the recipe; may be repeated.",
 )
 head_option = click.option("--head", help="What stands on a backbone: plain, transfer, dense128 or report.")
 freeze_option = click.option(
@@ -27,7 +43,7 @@ no_pack_option = click.option(
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option
 def models(as_json: bool) -> None:
     """List the networks.
 
@@ -40,7 +56,7 @@ def models(as_json: bool) -> None:
 
     specs = list_models()
     if as_json:
-        click.echo(json.dumps([asdict(spec) for spec in specs], indent=2))
+        print_json([asdict(spec) for spec in specs])
         return
     rows = [("network", "input", "parameters")]
     rows += [(spec.name, f"{spec.input_size}x{spec.input_size}", f"{spec.parameters:,}") for spec in specs]
@@ -49,12 +65,12 @@ def models(as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=completion.models)
 @click.option("--classes", default=2, show_default=True, help="Number of classes.")
 @click.option("--input-size", type=int, help="Edge of the input in pixels.  [default: the network's own]")
 @head_option
 @freeze_option
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option
 def summary(
     model: str, classes: int, input_size: int | None, head: str | None, freeze: str | None, as_json: bool
 ) -> None:
@@ -72,14 +88,14 @@ def summary(
     devices.configure("cpu")
     options = {key: value for key, value in {"head": head, "freeze": freeze}.items() if value}
     found = summarize(build_model(model, classes=classes, input_size=input_size, **options))
-    click.echo(json.dumps(found, indent=2) if as_json else render_summary(found))
+    print_json(found) if as_json else click.echo(render_summary(found))
 
 
 @click.command()
 @click.argument("data", type=FOLDER)
-@click.option("--model", help="A name from customcnn models.  [default: proposed]")
+@model_option
 @click.option("--recipe", type=FOLDER, metavar="FILE", help="A recipe in TOML.  [default: the network's own]")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a key of the recipe; may be repeated.")
+@settings_option
 @head_option
 @click.option("--weights", metavar="none|imagenet|FILE|RUN", help="What to begin with.  [default: none, at random]")
 @freeze_option
@@ -89,9 +105,11 @@ def summary(
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Of the arithmetic.")
 @device_option
 @click.option("--tensorboard", is_flag=True, default=None, help="Write TensorBoard logs into the run.")
+@click.option("--mlflow", flag_value="logs", help="Log to MLflow: into the run, or to MLFLOW_TRACKING_URI.")
 @click.option("--out", type=FOLDER, metavar="RUN", help="The run directory.  [default: runs/MODEL]")
 @click.option("--resume", is_flag=True, help="Go on with the run that is there, with its own recipe.")
 @click.option("--replace", is_flag=True, help="Delete the run that is there.")
+@json_option
 @no_pack_option
 @workers_option
 def train(
@@ -101,6 +119,7 @@ def train(
     out: Path | None,
     resume: bool,
     replace: bool,
+    as_json: bool,
     no_pack: bool,
     workers: int | None,
     **options: object,
@@ -134,12 +153,39 @@ def train(
         workers=workers,
         progress=terminal,
         say=say,
-        ask=click.confirm if sys.stdin.isatty() and sys.stdout.isatty() else None,
+        # A question goes where the JSON would.
+        ask=click.confirm if sys.stdin.isatty() and sys.stdout.isatty() and not as_json else None,
     )
-    best = result.best
-    scores = ", ".join(f"{key} {value:.4f}" for key, value in best.items() if key not in ("epoch", "learning_rate"))
-    click.echo(f"Best epoch {best['epoch']:.0f} of {len(result.history)} by {chosen.monitor}: {scores}")
-    click.echo(f"Run: {run.path}")
+    print_training(result, chosen, as_json)
+
+
+def print_training(result: "TrainResult", recipe: "Recipe", as_json: bool, digits: int = 4) -> None:
+    """Print what a training came to, and the warnings that its scores carry.
+
+    Args:
+        result: of the training.
+        recipe: its recipe.
+        as_json: whether to print JSON.
+        digits: behind the point of the scores in the text.
+    """
+    best, epochs = result.best, len(result.history)
+    if as_json:
+        print_json(
+            {
+                "run": result.run.path,
+                "model": recipe.model,
+                "epochs": epochs,
+                "monitor": recipe.monitor,
+                **best,
+                "leakage": result.leakage.as_dict(),
+                "notes": result.notes,
+            }
+        )
+    else:
+        scores = {key: value for key, value in best.items() if key not in ("epoch", "learning_rate")}
+        told = ", ".join(f"{key} {value:.{digits}f}" for key, value in scores.items())
+        click.echo(f"Best epoch {best['epoch']:.0f} of {epochs} by {recipe.monitor}: {told}")
+        click.echo(f"Run: {result.run.path}")
     for note in result.notes:
         say(f"Warning: {note}")
 

@@ -6,7 +6,7 @@ import click
 
 from customcnn.cli.data import FOLDER
 from customcnn.cli.networks import device_option
-from customcnn.cli.show import say
+from customcnn.cli.show import json_option, print_json, say
 
 
 @click.command()
@@ -14,8 +14,9 @@ from customcnn.cli.show import say
 @click.option("--data", type=FOLDER, help="Where the scored images are.  [default: where evaluate found them]")
 @click.option("--out", type=FOLDER, metavar="FILE", help="The page.  [default: RUN/report.html]")
 @click.option("--mistakes", type=click.IntRange(min=0), default=12, show_default=True, help="How many to show.")
+@json_option
 @device_option
-def report(run: Path, data: Path | None, out: Path | None, mistakes: int, device: str | None) -> None:
+def report(run: Path, data: Path | None, out: Path | None, mistakes: int, as_json: bool, device: str | None) -> None:
     """Write everything about a run on one page, and its model card.
 
     The page needs nothing from elsewhere: send it, print it, or put it beside a paper.
@@ -27,8 +28,11 @@ def report(run: Path, data: Path | None, out: Path | None, mistakes: int, device
     from customcnn.runs import RunDir
 
     found = write_report(RunDir(run), data=data, out=out, mistakes=mistakes, device=device or "auto", say=say)
-    click.echo(f"Page: {found.page}")
-    click.echo(f"Model card: {found.model_card}")
+    if as_json:
+        print_json({"run": run, "page": found.page, "model_card": found.model_card, "notes": found.notes})
+    else:
+        click.echo(f"Page: {found.page}")
+        click.echo(f"Model card: {found.model_card}")
     for note in found.notes:
         say(f"Warning: {note}")
 

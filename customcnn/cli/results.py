@@ -1,8 +1,7 @@
-"""Commands on runs: evaluate, predict, export, visualize."""
+"""Commands on runs: evaluate, predict."""
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +9,9 @@ import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
 from customcnn.cli.networks import device_option, no_pack_option
-from customcnn.cli.show import GROUPS_UNKNOWN, say
+from customcnn.cli.show import GROUPS_UNKNOWN, json_option, print_json, say
 from customcnn.progress import terminal
+from customcnn.runtime import NAMES
 
 if TYPE_CHECKING:
     from customcnn.predict import Prediction
@@ -48,7 +48,7 @@ weights_option = click.option(
 @click.option("--no-report", is_flag=True, help="Leave report.html and model-card.md as they are.")
 @pattern_option
 @groups_option
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option
 @skip_bad_option
 @device_option
 @no_pack_option
@@ -84,6 +84,7 @@ def evaluate(
     from customcnn.calibration import format_calibration
     from customcnn.clinical.text import format_clinical
     from customcnn.evaluate import evaluate as run_evaluation
+    from customcnn.loggers import log_scores
     from customcnn.metrics import format_report
     from customcnn.runs import RunDir
 
@@ -104,7 +105,7 @@ def evaluate(
         say=say,
     )
     if as_json:
-        click.echo(json.dumps(result.metrics, indent=2))
+        print_json(result.metrics)
     else:
         click.echo(format_report(result.metrics))
         if clinical or strata:
@@ -115,6 +116,8 @@ def evaluate(
         from customcnn.report import write_report
 
         write_report(RunDir(run), data=data, device=device or "auto", say=say)
+    if out is None:
+        log_scores(RunDir(run), result.metrics, say)
     if result.metrics["chosen_on_this_part"]:
         say("Note: the best epoch was chosen by its score on this part; a test part would be free of that choice.")
     if result.metrics["calibrated_on_this_part"]:
@@ -135,10 +138,10 @@ def evaluate(
 @weights_option
 @click.option(
     "--runtime",
-    type=click.Choice(["auto", "keras", "openvino"]),
+    type=click.Choice(["auto", "keras", *NAMES]),
     default="auto",
     show_default=True,
-    help="What computes: auto is openvino where customcnn export made its file from these weights.",
+    help="What computes: auto is openvino where customcnn export made its file from these weights, else keras.",
 )
 @click.option(
     "--tta", is_flag=True, help="The mean over the turns and mirror images of each image: eight times slower."
@@ -178,7 +181,7 @@ def predict(
         say=say,
     )
     if format == "json":
-        click.echo(json.dumps({"predictions": [prediction.as_dict() for prediction in found]}, indent=2))
+        print_json({"predictions": [prediction.as_dict() for prediction in found]})
     elif format == "csv":
         click.echo(rows_to_csv([_row(prediction) for prediction in found]), nl=False)
     else:
@@ -220,43 +223,4 @@ def _field(name: str) -> str:
     return text.getvalue() if name.isprintable() else show(name)
 
 
-@click.command()
-@click.argument("run", type=FOLDER)
-@click.option("--format", type=click.Choice(["openvino"]), default="openvino", show_default=True, help="Of the file.")
-@weights_option
-def export(run: Path, format: str, weights: str) -> None:
-    """Write a trained network for OpenVINO: predict then starts and computes several times faster, without Keras.
-
-    It needs pip install 'customcnn[openvino]'. After more training, export again: an old export is never used.
-
-    \b
-    Example: customcnn export runs/proposed
-             customcnn predict runs/proposed cell.bmp
-    """
-    from customcnn.export import export as run_export
-    from customcnn.runs import RunDir
-
-    path = run_export(RunDir(run), format=format, weights=weights)
-    click.echo(f"Export: {path}")
-
-
-@click.command()
-@click.argument("run", type=FOLDER)
-@click.argument("images", type=FOLDER, nargs=-1, required=True)
-@weights_option
-@click.option("--out", type=FOLDER, help="Where to write the pictures.  [default: RUN/activations]")
-@device_option
-def visualize(run: Path, images: tuple[Path, ...], weights: str, out: Path | None, device: str | None) -> None:
-    """Show what every convolution and pooling layer makes of an image: tiled activation maps and an index page.
-
-    \b
-    Example: customcnn visualize runs/proposed cell.bmp
-    """
-    from customcnn.runs import RunDir
-    from customcnn.visualize import visualize_run
-
-    page = visualize_run(RunDir(run), images, weights=weights, out=out, device=device or "auto", progress=terminal)
-    click.echo(f"Page: {page}")
-
-
-COMMANDS = (evaluate, predict, export, visualize)
+COMMANDS = (evaluate, predict)

@@ -1,6 +1,5 @@
 """Commands of many trainings: crossval and tune."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -8,12 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
-from customcnn.cli.networks import device_option
-from customcnn.cli.show import GROUPS_UNKNOWN, say, table
+from customcnn.cli.networks import device_option, model_option, settings_option
+from customcnn.cli.show import GROUPS_UNKNOWN, json_option, print_json, say, say_place, table
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
     from customcnn.model_selection.space import Space
+    from customcnn.model_selection.tune import TuneResult
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,11 +30,9 @@ FOLDS = {
 def recipe_options(command: F) -> F:
     """Add the options that make a recipe; their values come as keyword arguments under the recipe's names."""
     options = (
-        click.option("--model", help="A name from customcnn models.  [default: proposed]"),
+        model_option,
         click.option("--recipe", type=FOLDER, metavar="FILE", help="A recipe in TOML."),
-        click.option(
-            "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a key of the recipe; may be repeated."
-        ),
+        settings_option,
         click.option("--epochs", type=int, help="How often every image is seen."),
         click.option("--batch-size", type=int, help="Images in a step."),
         click.option(
@@ -69,7 +67,7 @@ def recipe_options(command: F) -> F:
 @click.option("--replace", is_flag=True, help="Delete the cross-validation that is there.")
 @pattern_option
 @groups_option
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option
 @skip_bad_option
 @workers_option
 def crossval(
@@ -124,12 +122,12 @@ def crossval(
         say=say,
     )
     if as_json:
-        click.echo(json.dumps(result.metrics, indent=2))
+        print_json(result.metrics)
     else:
         click.echo(_folds_table(result.folds, result.mean, result.deviation))
         click.echo("\nAll images together, each scored by a network that was not trained on it:\n")
         click.echo(format_report(result.metrics))
-    click.echo(f"Folder: {result.path}", err=as_json)
+    say_place("Folder", result.path, as_json)
     if result.metrics["chosen_on_this_part"]:
         say("Note: a fold's best epoch was chosen by its score on the fold; --score last is free of that choice.")
     if not result.leakage.groups_known:
@@ -176,6 +174,7 @@ def _number(value: float | None) -> str:
 @click.option("--out", type=FOLDER, metavar="DIR", help="The folder of the trials.  [default: runs/tune]")
 @click.option("--resume", is_flag=True, help="Go on with the search that is there, as it was begun.")
 @click.option("--replace", is_flag=True, help="Delete the search that is there.")
+@json_option
 @workers_option
 def tune(
     data: Path,
@@ -187,6 +186,7 @@ def tune(
     out: Path | None,
     resume: bool,
     replace: bool,
+    as_json: bool,
     workers: int | None,
     **options: object,
 ) -> None:
@@ -200,8 +200,6 @@ def tune(
              customcnn tune parts --recipe search.toml --method bayes --trials 30
     """
     from customcnn.manifest import scan
-    from customcnn.model_selection.space import plain, told
-    from customcnn.model_selection.trials import SCORES
     from customcnn.model_selection.tune import series
     from customcnn.model_selection.tune import tune as run_search
 
@@ -221,23 +219,57 @@ def tune(
         progress=terminal,
         say=say,
     )
+    print_json(_search_dict(result)) if as_json else click.echo(_search_text(result))
+    if result.monitor.startswith("val_"):
+        say("Note: the best trial was chosen by its score on this part; a test part would be free of that choice.")
+    for note in result.notes:
+        say(f"Warning: {note}")
+
+
+def _search_dict(result: "TuneResult") -> dict[str, Any]:
+    trials = [
+        {
+            "trial": trial.number,
+            "values": dict(trial.values),
+            "epoch": trial.epoch or None,
+            "epochs": trial.epochs or None,
+            **trial.scores,
+            "error": trial.error or None,
+        }
+        for trial in result.ranking
+    ]
+    return {
+        "folder": result.path,
+        "recipe": result.path / "best.toml",
+        "monitor": result.monitor,
+        "best": result.best.number,
+        "trials": trials,
+        "notes": result.notes,
+    }
+
+
+def _search_text(result: "TuneResult") -> str:
+    from customcnn.model_selection.space import plain, told
+    from customcnn.model_selection.trials import SCORES
+
     rows = [["trial", *(axis.key for axis in result.axes), "epoch", *SCORES]]
     for trial in result.ranking:
         if not trial.error:
             values = [plain(trial.values[axis.key]) for axis in result.axes]
             rows.append([str(trial.number), *values, str(trial.epoch), *(f"{trial.scores[key]:.4f}" for key in SCORES)])
-    click.echo(table(rows))
-    for trial in result.trials:
-        if trial.error:
-            click.echo(f"Trial {trial.number} failed ({told(trial.values)}): {trial.error}")
+    failed = [
+        f"Trial {trial.number} failed ({told(trial.values)}): {trial.error}" for trial in result.trials if trial.error
+    ]
     best = result.best
     score = f"{best.scores[result.monitor]:.4f} in epoch {best.epoch}"
-    click.echo(f"Best of {len(result.trials)} by {result.monitor}, {score}: trial {best.number}, {told(best.values)}")
-    click.echo(f"Recipe: {result.path / 'best.toml'}")
-    if result.monitor.startswith("val_"):
-        say("Note: the best trial was chosen by its score on this part; a test part would be free of that choice.")
-    for note in result.notes:
-        say(f"Warning: {note}")
+    return "\n".join(
+        [
+            table(rows),
+            *failed,
+            f"Best of {len(result.trials)} by {result.monitor}, {score}: trial {best.number}, {told(best.values)}",
+            f"Recipe: {result.path / 'best.toml'}",
+        ]
+    )
 
 
 def refuse_both(resume: bool, replace: bool) -> None:

@@ -1,22 +1,35 @@
 """The command on studies: reproduce."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from customcnn.cli import completion
 from customcnn.cli.data import FOLDER, workers_option
-from customcnn.cli.show import say, table
+from customcnn.cli.show import json_option, print_json, say, table
 from customcnn.progress import terminal
+
+if TYPE_CHECKING:
+    from customcnn.studies.results import Reproduction
 
 
 @click.command()
-@click.argument("study", type=FOLDER)
+@click.argument("study", type=FOLDER, shell_complete=completion.studies)
 @click.argument("data", type=FOLDER)
 @click.option("--out", type=FOLDER, metavar="DIR", help="Where everything goes.  [default: runs/STUDY]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Of every training.  [default: each recipe's own]")
 @click.option("--limit", type=click.IntRange(min=1), help="Images of each class in each part at most.  [default: all]")
 @click.option("--only", multiple=True, metavar="ROW", help="Run this row of the study only; may be repeated.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a key of every recipe; repeatable.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=completion.settings,
+    help="Set a key of every recipe; repeatable.",
+)
+@json_option
 @workers_option
 def reproduce(
     study: Path,
@@ -26,6 +39,7 @@ def reproduce(
     limit: int | None,
     only: tuple[str, ...],
     settings: tuple[str, ...],
+    as_json: bool,
     workers: int | None,
 ) -> None:
     """Reproduce a published study on DATA: train and score all of its recipes, and compare.
@@ -54,11 +68,35 @@ def reproduce(
         say=say,
         tables=write_tables,
     )
-    click.echo(text(found, table))
-    click.echo(f"\nPage: {found.out / HTML}")
+    if as_json:
+        print_json(_as_dict(found, found.out / HTML))
+    else:
+        click.echo(text(found, table))
+        click.echo(f"\nPage: {found.out / HTML}")
     if found.failed:
         say(f"Failed: {', '.join(result.name for result in found.failed)}.")
         raise SystemExit(1)
+
+
+def _as_dict(found: "Reproduction", page: Path) -> dict[str, Any]:
+    """Return the rows with what was published and what was measured, ready for JSON."""
+    rows = []
+    for row in found.study.rows:
+        result = found.results[row.name]
+        rows.append(
+            {
+                "name": row.name,
+                "status": result.status,
+                "reason": result.reason or None,
+                "run": found.run(row).path,
+                "epoch": result.epoch or None,
+                "epochs": result.epochs or None,
+                "published": row.published,
+                "measured": result.measured,
+                "notes": [*result.notes],
+            }
+        )
+    return {"folder": found.out, "page": page, "study": found.study.title, "rows": rows}
 
 
 COMMANDS = (reproduce,)

@@ -28,7 +28,7 @@ SCORES = (*FROM_HISTORY, *FROM_METRICS)
 SAMPLE = re.compile(r"-aug\d{4,}\.")
 """In the name of an image: it was made by `customcnn augment`."""
 
-FREE = frozenset({"recipe.epochs", "recipe.device", "recipe.tensorboard"})
+FREE = frozenset({"recipe.epochs", "recipe.device", "recipe.tensorboard", "recipe.mlflow"})
 """Settings that may change when a cross-validation is resumed, as with a run."""
 
 
@@ -149,7 +149,7 @@ def _finished(run: RunDir, recipe: Recipe, fold: Fold) -> bool:
     if not (run.exists() and run.metrics.is_file() and run.confusion.is_file() and run.predictions.is_file()):
         return False
     old, new = flat(run.read_recipe()), flat(recipe)
-    if any(old[key] != new[key] for key in new if key not in ("device", "tensorboard")):
+    if any(old[key] != new[key] for key in new if key not in ("device", "tensorboard", "mlflow")):
         return False
     scored = [row["path"] for row in read_rows(run.predictions, ("path",))]
     return scored == [record.path for record in fold.manifest.part("validation").records]

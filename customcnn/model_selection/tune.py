@@ -93,7 +93,7 @@ def tune(
         "trials": count,
         "seed": seed,
         "images": hash_images(data),
-        "recipe": {key: value for key, value in flat(base).items() if key not in ("device", "tensorboard")},
+        "recipe": {key: value for key, value in flat(base).items() if key not in ("device", "tensorboard", "mlflow")},
         "search": space.table(),
         "given": {"source": space.source, "values": space.values, "settings": space.settings},
     }

@@ -27,7 +27,7 @@ CELLS = ("own", "test")
 LEVEL = 0.95
 SEEDS = 2**32
 
-FREE = frozenset({"seeds", "recipe.epochs", "recipe.device", "recipe.tensorboard"})
+FREE = frozenset({"seeds", "recipe.epochs", "recipe.device", "recipe.tensorboard", "recipe.mlflow"})
 """Settings that may change when an experiment is resumed: more seeds, and what a run may change."""
 
 
@@ -170,7 +170,7 @@ def _finished(run: RunDir, recipe: Recipe, images: Manifest) -> bool:
     if not run.exists() or not all(p.is_file() for at, _ in scored for p in (at.metrics, at.confusion, at.predictions)):
         return False
     old, new = flat(run.read_recipe()), flat(recipe)
-    if any(old[key] != new[key] for key in new if key not in ("device", "tensorboard")):
+    if any(old[key] != new[key] for key in new if key not in ("device", "tensorboard", "mlflow")):
         return False
     return all(
         [row["path"] for row in read_rows(at.predictions, ("path",))] == [r.path for r in images.part(part).records]

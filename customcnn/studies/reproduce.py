@@ -6,6 +6,7 @@ result.json, a training that was cut off is resumed.
 
 import difflib
 import json
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -171,8 +172,16 @@ def _begin(found: Reproduction, data: Path, source: Manifest) -> None:
 def _refuse_changed_recipes(found: Reproduction, recipes: Mapping[str, Recipe | CustomCNNError]) -> None:
     for row in found.study.rows:
         result, recipe = found.results[row.name], recipes.get(row.name)
-        if result.status == DONE and isinstance(recipe, Recipe) and result.recipe != recipe.to_toml():
+        if result.status == DONE and isinstance(recipe, Recipe) and not _same(result.recipe, recipe):
             raise CustomCNNError(
                 f"A row that is done keeps its recipe. Received: {row.name}, whose recipe or --set is another now. "
                 f"Delete {show(found.run(row).path)}, or choose another --out."
             )
+
+
+def _same(written: str, recipe: Recipe) -> bool:
+    """Tell whether a recipe as TOML is this one; a key that it was too old to have counts as its default."""
+    try:
+        return parse_recipe(tomllib.loads(written), "result.json").to_toml() == recipe.to_toml()
+    except (tomllib.TOMLDecodeError, CustomCNNError):
+        return False
