@@ -5,6 +5,7 @@ from pathlib import Path
 
 from customcnn.classifier import BATCH, RUNTIMES, Classifier, expand, probabilities
 from customcnn.judge import Judge, Prediction
+from customcnn.predictions import Predictions
 from customcnn.progress import Progress, silent
 from customcnn.runs import RunDir
 
@@ -22,7 +23,7 @@ def predict(
     workers: int | None = None,
     progress: Progress = silent,
     say: Callable[[str], object] = lambda line: None,
-) -> list[Prediction]:
+) -> Predictions:
     """Predict the class of image files; a folder stands for the images directly inside it.
 
     A calibrated network (see `customcnn.calibrate`) also gives a set of classes, and says what looks like no cell.

@@ -166,7 +166,7 @@ def test_other_arrays_are_refused(classifier, array):
     refused(classifier.predict, [array])
 
 
-@pytest.mark.parametrize("thing", [None, 7, object(), [[1, 2], [3, 4]], {"a": 1}], ids=repr)
+@pytest.mark.parametrize("thing", [None, 7, pytest.param(object(), id="object"), [[1, 2], [3, 4]], {"a": 1}], ids=repr)
 def test_other_things_are_refused(classifier, thing):
     refused(classifier.predict, [thing])
     refused(classifier.pixels, thing)

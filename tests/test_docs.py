@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 LESSONS = ("samples", "split", "crop", "augment", "leakage", "train", "evaluate", "clinical")
-LESSONS += ("compare", "calibrate", "crossval", "tune", "visualize", "pretrain", "ensemble")
+LESSONS += ("compare", "calibrate", "crossval", "tune", "visualize", "pretrain", "ensemble", "python", "terminal")
 NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?(e[+-]?\d+)?")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -319,9 +319,13 @@ def _sketches(looks: list[_Look], members: list[int], planes: np.ndarray, views:
 
 def _matches(keys: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what sorts the others, and where the range of those equal to each key begins there and how long it is."""
-    order = np.argsort(others)
-    low, high = (np.searchsorted(others, keys, side, sorter=order) for side in ("left", "right"))
-    return order, low, high - low
+    order, asked = np.argsort(others), np.argsort(keys)
+    ranked, inorder = others[order], keys[asked]
+    low, many = np.empty((2, len(keys)), np.int64)
+    # Of millions of keys, those that are asked for in their order are found several times faster.
+    low[asked] = first = np.searchsorted(ranked, inorder, "left")
+    many[asked] = np.searchsorted(ranked, inorder, "right") - first
+    return order, low, many
 
 
 def _joined(low: np.ndarray, many: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -1,9 +1,6 @@
 """Commands on runs: evaluate, predict."""
 
-import csv
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,9 +9,6 @@ from customcnn.cli.networks import device_option, no_pack_option
 from customcnn.cli.show import GROUPS_UNKNOWN, json_option, print_json, say
 from customcnn.progress import terminal
 from customcnn.runtime import NAMES
-
-if TYPE_CHECKING:
-    from customcnn.predict import Prediction
 
 weights_option = click.option(
     "--weights",
@@ -167,7 +161,7 @@ def predict(
     """
     from customcnn.leakage import DRAWN
     from customcnn.predict import predict as run_prediction
-    from customcnn.runs import RunDir, read_info, rows_to_csv
+    from customcnn.runs import RunDir, read_info
 
     found = run_prediction(
         RunDir(run),
@@ -183,44 +177,11 @@ def predict(
     if format == "json":
         print_json({"predictions": [prediction.as_dict() for prediction in found]})
     elif format == "csv":
-        click.echo(rows_to_csv([_row(prediction) for prediction in found]), nl=False)
+        click.echo(found.to_csv(), nl=False)
     else:
-        for prediction in found:
-            click.echo(_line(prediction))
+        click.echo(found)
     if read_info(RunDir(run).weights(weights)).drawn:
         say(f"Warning: trained on drawn cells. {DRAWN}")
-
-
-def _row(prediction: "Prediction") -> dict[str, object]:
-    """Return a prediction as a row of CSV; what a calibration adds only where there is one."""
-    row: dict[str, object] = {"file": prediction.file, "label": prediction.label}
-    row |= {f"probability_{label}": value for label, value in prediction.probabilities.items()}
-    if prediction.classes is not None:
-        row |= {f"set_{label}": int(label in prediction.classes) for label in prediction.probabilities}
-        row["sure"] = int(bool(prediction.sure))
-    if prediction.novelty is not None:
-        row |= {"novelty": prediction.novelty, "novel": int(bool(prediction.novel))}
-    return row
-
-
-def _line(prediction: "Prediction") -> str:
-    shares = "  ".join(f"{_field(label)} {value:.3f}" for label, value in prediction.probabilities.items())
-    line = f"{_field(prediction.file)}  {_field(prediction.label)}  ({shares})"
-    if prediction.sure is False:
-        names = " or ".join(map(_field, prediction.classes or ()))
-        line += f"  not sure: {names or 'no class fits'}"
-    if prediction.novel:
-        line += f"  does not look like the training images (novelty {prediction.novelty:.1f})"
-    return line
-
-
-def _field(name: str) -> str:
-    # As the CSV would quote it, so that a name with a newline stays on its line.
-    from customcnn.errors import show
-
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow([name])
-    return text.getvalue() if name.isprintable() else show(name)
 
 
 COMMANDS = (evaluate, predict)

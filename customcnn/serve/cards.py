@@ -12,6 +12,7 @@ from PIL import Image
 from customcnn.gradcam import overlay
 from customcnn.judge import Prediction
 from customcnn.page import Html, data_uri, escape
+from customcnn.predictions import as_row
 from customcnn.runs import ModelInfo, rows_to_csv
 from customcnn.serve.service import Answer
 
@@ -151,18 +152,6 @@ def csv_table(answers: Sequence[Answer]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def as_row(prediction: Prediction) -> dict[str, object]:
-    """Return a prediction as a row of CSV; what a calibration adds only where there is one."""
-    row: dict[str, object] = {"file": prediction.file, "label": prediction.label}
-    row |= {f"probability_{label}": value for label, value in prediction.probabilities.items()}
-    if prediction.classes is not None:
-        row |= {f"set_{label}": int(label in prediction.classes) for label in prediction.probabilities}
-        row["sure"] = int(bool(prediction.sure))
-    if prediction.novelty is not None:
-        row |= {"novelty": prediction.novelty, "novel": int(bool(prediction.novel))}
-    return row
 
 
 def heading(info: ModelInfo, run: str, warnings: Sequence[str], report: bool) -> str:
