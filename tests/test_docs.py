@@ -98,7 +98,7 @@ def test_commands_stand_in_the_order_of_the_way_of_the_data() -> None:
     headings = [line[3:] for _, line in read(DOCS / "commands.md")[1] if line.startswith("## ")]
     way = ["samples", "download", "split", "crop", "augment", "audit", "models", "summary", "pretrain", "train"]
     way += ["evaluate", "predict", "report", "compare", "calibrate", "leakage", "crossval", "tune", "visualize"]
-    way += ["ensemble", "reproduce", "demo"]
+    way += ["serve", "export", "ensemble", "reproduce", "demo"]
     assert headings[: len(way)] == way
     assert sorted(headings) == sorted(cli.commands)
 
@@ -276,7 +276,7 @@ def test_readme_has_commands_to_check() -> None:
 def test_ci_runs_the_readmes_test_command() -> None:
     readme = (ROOT / "README.md").read_text()
     shown = readme.partition("<!-- tests -->\n```sh\n")[2].partition("\n```\n")[0]
-    assert re.fullmatch(r"python3 -m venv .+ && .+ && .+/pytest", shown)
+    assert re.fullmatch(r"python3 -m venv .+ && .+ && .+/pytest( -n 2 --dist loadfile)?", shown)
     used = re.search(r'^eval "\$\((sed .+ README\.md)\)"$', (ROOT / ".ci" / "run").read_text(), re.M)
     assert used, ".ci/run no longer takes its test command from the README"
     extracted = subprocess.run(["bash", "-c", used[1]], cwd=ROOT, capture_output=True, text=True, check=True)

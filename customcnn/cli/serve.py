@@ -61,13 +61,13 @@ def serve(
     """Serve a trained network to the browser and to programs, until Ctrl-C.
 
     The page at / takes one image or many, and shows class, probability, Grad-CAM and warnings. POST /predict answers
-    programs in JSON; /docs says how. It listens on this machine only, asks nobody else, and keeps no image.
+    programs in JSON, such as curl -F file=@cell.bmp http://127.0.0.1:7860/predict, and /docs says how. It listens on
+    this machine only, asks nobody else, and keeps no image.
 
     It needs pip install 'customcnn[serve]'.
 
     \b
     Example: customcnn serve runs/proposed
-             curl -F file=@cell.bmp http://127.0.0.1:7860/predict
     """
     from customcnn.runs import RunDir
     from customcnn.serve import serve as run_server
