@@ -182,9 +182,17 @@ def test_large_weights_are_halved_small_and_huge_ones_stay():
 # ---------------------------------------------------------------- every network
 
 
+IN_TURN = [
+    pytest.param(name.values[0], spec.name, marks=name.marks)
+    for place, spec in enumerate(list_models())
+    for turn, name in enumerate(formats(runtimes=True))
+    if turn == place % 3
+]
+"""Every network in one format: all of them in all formats would take half an hour."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("network", [spec.name for spec in list_models()])
-@each_runtime
+@pytest.mark.parametrize(("name", "network"), IN_TURN)
 def test_every_network_of_the_table(tmp_path, name, network):
     written = export(make_run(tmp_path / "run", network), format=name)
     assert written.difference < 1e-4
