@@ -41,12 +41,22 @@ def serving(model: keras.Model, last: Callable[[Any], Any] = lambda x: x) -> Any
     import tensorflow as tf
 
     height, width = model.inputs[0].shape[1:3]
+    _own_constants(model)
 
     @tf.function(input_signature=[tf.TensorSpec((None, height, width, 3), tf.uint8, name=INPUT)])
     def serve(image: Any) -> dict[str, Any]:
         return {OUTPUT: last(model(tf.cast(image, tf.float32), training=False))}
 
     return serve
+
+
+def _own_constants(model: keras.Model) -> None:
+    """Make arrays of what normalisation layers keep as tensors, in place: the ONNX converter takes those for inputs."""
+    import keras
+
+    for layer in _layers(model):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.mean, layer.variance = (keras.ops.convert_to_numpy(x) for x in (layer.mean, layer.variance))
 
 
 def load(path: Path) -> Any:
