@@ -27,9 +27,9 @@ BATCHES = 40
 
 def draw(folder: Path, originals: int) -> None:
     """Draw the originals, 450 x 450, as BMP into `folder/bmp`, and write the same pixels as PNG into `folder/png`."""
-    from customcnn.files import parallel
     from customcnn.images import encode, read_image
     from customcnn.samples import draw_samples
+    from customcnn.workers import parallel
 
     bmp = draw_samples(folder / "bmp", subjects=originals // 20, cells=10, workers=2)
 

@@ -21,6 +21,7 @@ from customcnn.operations import Operations, augment_image, draw_view, turned
 from customcnn.progress import Progress, silent
 from customcnn.sampling import apportion
 from customcnn.transforms.arrays import copy_pixels
+from customcnn.workers import parallel, worker_count
 
 COUNT = 20_000
 """How many training images the report wrote."""
@@ -165,13 +166,13 @@ _Run = Callable[[list[_Task]], _Made]
 
 def _spread(run: _Run, tasks: list[_Task], workers: int | None, *, processes: bool) -> _Made:
     """Yield what `run` yields for all tasks, in their order, some of them at a time in each worker."""
-    count = files.worker_count(workers)
+    count = worker_count(workers)
     if count == 1:
         yield from run(tasks)
         return
     size = max(1, min(CHUNK, len(tasks) // (4 * count)))
     chunks = (tasks[i : i + size] for i in range(0, len(tasks), size))
-    for done in files.parallel(partial(_finish, run), chunks, count, processes=processes):
+    for done in parallel(partial(_finish, run), chunks, count, processes=processes):
         yield from done
 
 

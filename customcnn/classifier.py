@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from customcnn import devices, files
+from customcnn import devices
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.explanation import Explanation, Method, heat_map, laid_over
 from customcnn.images import converted_note
@@ -25,6 +25,7 @@ from customcnn.runs import RunDir, load_model, read_classifier
 from customcnn.runtime import BATCH as BATCH_EXPORTED
 from customcnn.runtime import NAMES, Exported, StaleExport, export_path, is_installed, open_exported
 from customcnn.views import Network, averaged
+from customcnn.workers import parallel
 
 if TYPE_CHECKING:
     import keras
@@ -154,7 +155,7 @@ class Classifier:
         stream = _Stream(BATCH_EXPORTED if self._exported else BATCH, keep=len(pictures) <= PICTURES)
         with progress(len(pictures), "predict") as advance, self._lock:
             network = self._network(len(pictures))
-            outputs = (averaged(network) if tta else network)(stream.batches(files.parallel(decode, pictures, workers)))
+            outputs = (averaged(network) if tta else network)(stream.batches(parallel(decode, pictures, workers)))
             for raw in outputs:
                 for row in two_columns(raw):
                     name = name_of(pictures[len(found)], len(found))

@@ -18,6 +18,7 @@ from customcnn.images import read_image, to_rgb
 from customcnn.links import Trees, linked
 from customcnn.manifest import Manifest
 from customcnn.progress import Progress, silent
+from customcnn.workers import parallel, worker_count
 
 INDEXED = 150
 """So many features of an image, its strongest, look for their like in other images."""
@@ -137,7 +138,7 @@ def find_copies(manifest: Manifest, *, workers: int | None = None, progress: Pro
     """
     load_cv2()
     _load_faiss()
-    workers = files.worker_count(workers)
+    workers = worker_count(workers)
     with tempfile.TemporaryDirectory(prefix="customcnn-") as folder:
         store = Path(folder) / "features"
         # By their bytes, so that names decide nothing; what has the same bytes is looked at once.
@@ -147,7 +148,7 @@ def find_copies(manifest: Manifest, *, workers: int | None = None, progress: Pro
         with progress(len(paths), "features") as advance, store.open("wb") as file:
             for path, (digest, packed, shape) in zip(
                 paths,
-                files.parallel(partial(_look, manifest.root), paths, workers, processes=True),
+                parallel(partial(_look, manifest.root), paths, workers, processes=True),
                 strict=True,
             ):
                 if digest not in same:
@@ -288,7 +289,7 @@ class _Search:
         tasks = [(self.pieces[c.first], self.pieces[c.second], c.mirrored) for c in candidates]
         workers = self.workers if len(tasks) > FEW else 1
         with self.progress(len(tasks), "compare") as advance:
-            fits = files.parallel(partial(_compare, self.store), tasks, workers, processes=True)
+            fits = parallel(partial(_compare, self.store), tasks, workers, processes=True)
             for c, found in zip(candidates, fits, strict=True):
                 self.tried.add((c.first, c.second))
                 if found is not None and _is_link(found):

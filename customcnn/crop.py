@@ -24,6 +24,7 @@ from customcnn.images import (
 from customcnn.manifest import MANIFEST, Manifest, Record, bad_files
 from customcnn.progress import Progress, silent
 from customcnn.stain import cut_out
+from customcnn.workers import parallel
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def crop_folder(
             names = frozenset(record.path for record in manifest.records)
             crop = partial(_crop_file, check=check) if about == "centre" else _cut_out_file
             task: Callable[[Record], _Outcome] = partial(crop, manifest.root, work, size, names)
-            for outcome in files.parallel(task, manifest.records, workers):
+            for outcome in parallel(task, manifest.records, workers):
                 outcomes.append(outcome)
                 advance(1)
         bad = [*manifest.skipped, *((outcome.record.path, outcome.bad) for outcome in outcomes if outcome.bad)]

@@ -4,14 +4,13 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from customcnn.errors import CustomCNNError, show
 from customcnn.fused import fuse_batch_norm
+from customcnn.streams import silent_stderr
 
 if TYPE_CHECKING:
     import keras
@@ -37,7 +36,7 @@ def configure(device: str = "auto") -> str:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if device == "cpu":
         os.environ.setdefault("KERAS_TORCH_DEVICE", "cpu")  # Keras on torch looks at nothing else, and only once
-    with quiet():
+    with silent_stderr():
         try:
             import keras
         except (ImportError, ValueError) as error:
@@ -56,24 +55,6 @@ def configure(device: str = "auto") -> str:
     if used == "cpu":
         _stay_on_cpu(keras.backend.backend(), hide=bool(gpus))
     return used
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back what compiled libraries write to the error stream itself, whatever log level they were given."""
-    if "TF_CPP_MAX_VLOG_LEVEL" in os.environ or sys.stderr is None:
-        yield
-        return
-    sys.stderr.flush()
-    kept = os.dup(2)
-    silence = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(silence, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(silence)
 
 
 def _gpus(backend: str) -> int:

@@ -14,13 +14,13 @@ import numpy as np
 from customcnn import devices
 from customcnn.compile import compile_model
 from customcnn.feed import targets
-from customcnn.files import worker_count
 from customcnn.fused import fuse_batch_norm
 from customcnn.models import get_spec
 from customcnn.precisions import Tried, try_precisions
 from customcnn.recipe import load_recipe
 from customcnn.runtime import is_installed
 from customcnn.train import input_size, new_model
+from customcnn.workers import worker_count
 
 EXTRAS = {
     "optuna": "tune",

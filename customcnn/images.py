@@ -2,7 +2,8 @@
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -51,28 +52,51 @@ def open_image(data: bytes, path: str | Path) -> Image.Image:
     """
     if not data:
         raise BadImage(path, "an empty file")
-    try:
+    with _as_bad_image(path):
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise BadImage(path, f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-            raise BadImage(path, f"an animation or a stack of {image.n_frames} pictures")  # type: ignore[attr-defined]
-        if image.mode == "F":
-            raise BadImage(path, "floating-point pixels of unknown range")
+    load(image, path)
+    if image.format == "PNG" and data[24] == 16 and data[25] in (2, 4, 6):  # IHDR: bits, colour type
+        image.info[REDUCED] = f"16-bit {image.mode}"
+    return image
+
+
+def load(image: Image.Image, name: str | Path) -> None:
+    """Decode what Pillow has opened, where it is one picture of a known range.
+
+    Args:
+        image: opened; or made by a program, and decoded already.
+        name: its name, for messages.
+
+    Raises:
+        BadImage: as by `open_image`, or it has no pixels.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImage(name, f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+    if not image.width * image.height:
+        raise BadImage(name, "without pixels")
+    if image.mode == "F":
+        raise BadImage(name, "floating-point pixels of unknown range")
+    with _as_bad_image(name):
+        if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
+            raise BadImage(name, f"an animation or a stack of {frames} pictures")
         image.load()
-        if image.mode == "I" and not ((levels := np.asarray(image)).min() >= 0 and levels.max() <= 65535):
-            raise BadImage(path, "whole numbers beyond 16 bits, of unknown range")
-        if image.format == "PNG" and data[24] == 16 and data[25] in (2, 4, 6):  # IHDR: bits, colour type
-            image.info[REDUCED] = f"16-bit {image.mode}"
+    if image.mode == "I" and not ((levels := np.asarray(image)).min() >= 0 and levels.max() <= 65535):
+        raise BadImage(name, "whole numbers beyond 16 bits, of unknown range")
+
+
+@contextmanager
+def _as_bad_image(name: str | Path) -> Iterator[None]:
+    """Turn what Pillow raises about a file into a `BadImage`."""
+    try:
+        yield
     except (BadImage, MemoryError):  # an image that does not fit into the memory now may be a good one
         raise
     except Image.DecompressionBombError:
-        raise BadImage(path, f"more than {MAX_PIXELS:,} pixels") from None
+        raise BadImage(name, f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
-        raise BadImage(path, "not an image of a known format") from None
+        raise BadImage(name, "not an image of a known format") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, EOFError and others
-        raise BadImage(path, f"damaged ({' '.join(str(error).split()) or type(error).__name__})") from None
-    return image
+        raise BadImage(name, f"damaged ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
 def read_image(path: Path) -> Image.Image:

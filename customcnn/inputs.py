@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from customcnn.errors import CustomCNNError, show
-from customcnn.images import MAX_PIXELS, SUFFIXES, BadImage, kind, open_image, resize, to_rgb
+from customcnn.images import SUFFIXES, kind, load, open_image, resize, to_rgb
 from customcnn.readers import Reader, read
 
 Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
@@ -37,8 +37,10 @@ def as_pixels(picture: Picture, size: tuple[int, int], read: Reader = read) -> t
         image = open_image(picture, "the bytes given")
     elif isinstance(picture, np.ndarray):
         image = _from_array(picture)
+        load(image, "the array given")
     elif isinstance(picture, Image.Image):
-        image = _from_pillow(picture)
+        load(picture, "the Pillow image given")
+        image = picture
     else:
         raise CustomCNNError(
             "An image is a file, a file's bytes, a Pillow image or an array. "
@@ -54,31 +56,7 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
             "An image as an array is uint8 (H, W, 3) in RGB, or (H, W) in grey, 0 to 255. "
             f"Received: {pixels.dtype} {pixels.shape}. Convert it."
         )
-    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
-        raise BadImage("the array given", f"more than {MAX_PIXELS:,} pixels")
     return Image.fromarray(pixels)
-
-
-def _from_pillow(image: Image.Image) -> Image.Image:
-    """Return a Pillow image, its pixels loaded; refuse what `open_image` refuses in a file."""
-    name = "the Pillow image given"
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(name, f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-    if not image.width * image.height:
-        raise BadImage(name, "without pixels")
-    if image.mode == "F":
-        raise BadImage(name, "floating-point pixels of unknown range")
-    try:
-        if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
-            raise BadImage(name, f"an animation or a stack of {frames} pictures")
-        image.load()
-    except (BadImage, MemoryError):
-        raise
-    except Exception as error:  # of a file that Pillow has opened, but not read yet; as in `open_image`
-        raise BadImage(name, f"damaged ({' '.join(str(error).split()) or type(error).__name__})") from None
-    if image.mode == "I" and not ((levels := np.asarray(image)).min() >= 0 and levels.max() <= 65535):
-        raise BadImage(name, "whole numbers beyond 16 bits, of unknown range")
-    return image
 
 
 def listed(images: Picture | Iterable[Picture]) -> list[Picture]:

@@ -21,6 +21,7 @@ from customcnn.errors import CustomCNNError
 from customcnn.manifest import Manifest, Record, fingerprint
 from customcnn.progress import Progress, silent
 from customcnn.readers import Reader, reader
+from customcnn.workers import parallel, worker_count
 
 CACHE = ".customcnn"
 """The folder inside a data folder where its packs are kept: a name with a dot in front is never taken for a class."""
@@ -71,7 +72,7 @@ class Streamed:
     def __init__(self, manifest: Manifest, size: tuple[int, int], workers: int | None = None) -> None:
         self.shape = (len(manifest.records), *size, 3)
         self.manifest = manifest
-        self.workers = files.worker_count(workers)
+        self.workers = worker_count(workers)
         self._read = reader(len(self))
 
     def __len__(self) -> int:
@@ -97,7 +98,7 @@ class Streamed:
                 pixels[place], _ = self._read(self.manifest.root / record.path, self._size)
 
         shares = np.array_split(np.arange(len(flat)), max(1, min(len(flat), 4 * self.workers)))
-        for _ in files.parallel(fill, shares, min(self.workers, len(shares))):
+        for _ in parallel(fill, shares, min(self.workers, len(shares))):
             pass
         return pixels if chosen.ndim else pixels[0]
 
@@ -214,7 +215,7 @@ def _write(work: Path, manifest: Manifest, size: tuple[int, int], workers: int |
         write = partial(_write_block, file.fileno(), len(header), manifest.root, size, reader(len(records)))
         blocks = [(start, records[start : start + BLOCK]) for start in range(done, len(records), BLOCK)]
         # Closed before the file is: a thread must not write into a number that belongs to another file by then.
-        with closing(cast(Generator[list[str], None, None], files.parallel(write, blocks, workers))) as written:
+        with closing(cast(Generator[list[str], None, None], parallel(write, blocks, workers))) as written:
             for kinds in written:
                 modes.update(kinds)
                 done += len(kinds)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from customcnn import devices
+from customcnn.streams import silent_stderr
 
 if TYPE_CHECKING:
     import keras
@@ -66,7 +67,7 @@ def try_precisions(device: str, *, measure: bool = True) -> list[Tried]:
     found: list[Tried] = []
     for kind in dict.fromkeys(("cpu", device)):
         # What a library has to say of a type that it cannot compute stands in the reason.
-        with devices.quiet(), warnings.catch_warnings(), _placed(kind, device):
+        with silent_stderr(), warnings.catch_warnings(), _placed(kind, device):
             warnings.simplefilter("ignore")
             found += _on_one(kind, measure)
     return found

@@ -45,7 +45,7 @@ def predict(
         One prediction a file, in the order given; a folder's files sorted by name.
 
     Raises:
-        CustomCNNError: no trained network, a file that is not an image, or for "openvino" no export of these weights.
+        CustomCNNError: no trained network, a file that is not an image, or no export of these weights for the runtime.
     """
     classifier = Classifier(run, weights=weights, runtime=runtime, device=device, say=say)
     return classifier.predict(images, tta=tta, workers=workers, progress=progress)

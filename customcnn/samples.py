@@ -18,6 +18,7 @@ from customcnn.errors import CustomCNNError, show_all
 from customcnn.images import encode
 from customcnn.manifest import MANIFEST, Manifest, Record
 from customcnn.progress import Progress, silent
+from customcnn.workers import parallel, worker_count
 
 LABELS = ("all", "hem")
 CELLS_PER_IMAGE = 3
@@ -313,7 +314,7 @@ def draw_samples(
         if value < minimum:
             raise CustomCNNError(f"{name} is at least {minimum}. Received: {value}. Give more.")
     _check_size(size)
-    files.worker_count(workers)
+    worker_count(workers)
     names = []
     for label in LABELS:
         for number in range(first_subject, first_subject + subjects):
@@ -372,7 +373,7 @@ def draw_files(
         (dst / folder).mkdir(parents=True, exist_ok=True)
     hashes = []
     with progress(len(names), "draw") as advance:
-        for digest in files.parallel(partial(_draw_file, dst, size, seed), names, workers, processes=True):
+        for digest in parallel(partial(_draw_file, dst, size, seed), names, workers, processes=True):
             hashes.append(digest)
             advance(1)
     return hashes

@@ -18,6 +18,7 @@ from customcnn.images import BadImage, open_image
 from customcnn.leakage import Leakage, find_leakage
 from customcnn.manifest import MANIFEST, PARTS, Manifest, Record, bad_files, require_classes
 from customcnn.progress import Progress, silent
+from customcnn.workers import parallel
 
 WAYS = ("image", "group")
 LINKS = ("copy", "hard", "symlink")
@@ -240,7 +241,7 @@ def check_files(
     with progress(len(manifest.records), "check") as advance:
         for record, outcome in zip(
             manifest.records,
-            files.parallel(partial(_check, manifest.root), manifest.records, workers),
+            parallel(partial(_check, manifest.root), manifest.records, workers),
             strict=True,
         ):
             if isinstance(outcome, BadImage):
@@ -314,7 +315,7 @@ def split_folder(
         for folder in {Path(record.path).parent for _, record in placed}:
             (work / folder).mkdir(parents=True)
         with progress(len(placed), "split") as advance:
-            for _ in files.parallel(partial(_place, manifest.root, work, link), placed, workers):
+            for _ in parallel(partial(_place, manifest.root, work, link), placed, workers):
                 advance(1)
         records = tuple(sorted((record for _, record in placed), key=lambda record: record.path))
         result = Manifest(dst, records)

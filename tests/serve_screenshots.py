@@ -4,9 +4,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from browsers import open_browser, screenshot
 from served import in_process
-from test_browser import screenshot
-from test_serve_browser import cards, drop, open_browser, show
+from test_serve_browser import cards, drop, show
 
 from customcnn.runs import RunDir
 

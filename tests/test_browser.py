@@ -1,55 +1,19 @@
 """Pages in a real browser: nothing fetched, nothing complained of, and readable on every screen and on paper."""
 
 import base64
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsers import CONTRASTS, in_a_browser, open_browser, requests, screenshot, set_screen
 from reports import hostile_run
 
 from customcnn.report import write_report
 
 selenium = pytest.importorskip("selenium")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"),
-]
-
-ARGUMENTS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
---disable-component-update --disable-sync"""
-
-CONTRASTS = """
-const numbers = text => {
-  const found = text.match(/[\\d.]+/g).map(Number);
-  return text.startsWith("color(srgb") ? [...found.slice(0, 3).map(x => x * 255), ...found.slice(3)] : found;
-};
-const light = rgb => {
-  const [r, g, b] = rgb.slice(0, 3).map(x => (x /= 255) <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4);
-  return .2126 * r + .7152 * g + .0722 * b;
-};
-const behind = element => {
-  for (let e = element; e; e = e.parentElement) {
-    const found = numbers(getComputedStyle(e).backgroundColor);
-    if (found.length < 4 || found[3] === 1) return found;
-  }
-  return [255, 255, 255];
-};
-return [...document.querySelectorAll("body *")].filter(element =>
-  [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim())
-).map(element => {
-  const style = getComputedStyle(element);
-  const ink = light(numbers(element.closest("svg") ? style.fill : style.color)), paper = light(behind(element));
-  const contrast = (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05);
-  return [contrast, element.tagName + "." + element.className + ": " + element.textContent.slice(0, 40)];
-}).filter(found => found[0] < 4.5);
-"""
-"""Lists every text whose contrast is below WCAG's 4.5 to 1."""
+pytestmark = in_a_browser
 
 
 @pytest.fixture(scope="module")
@@ -60,42 +24,14 @@ def page(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory) -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (*ARGUMENTS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with open_browser(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 def show(browser, page: Path, *, scheme: str = "light", width: int = 1280) -> None:
     """Open a page anew on a screen of a width and a colour scheme."""
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [feature]})
-    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    set_screen(browser, width=width, scheme=scheme)
     browser.get(page.as_uri())
-
-
-def screenshot(browser, path: Path, width: int) -> bytes:
-    """Write a picture of the whole page."""
-    height = browser.execute_script("return document.documentElement.scrollHeight")
-    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    picture = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
-    path.write_bytes(base64.b64decode(picture))
-    return path.read_bytes()
-
-
-def requests(browser) -> list[str]:
-    """Return every address that was asked for since the last call."""
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
 def test_nothing_is_fetched_and_nothing_complained_of(browser, page):

@@ -198,7 +198,7 @@ def test_pillow_images_are_refused_as_their_files_are(classifier, files, tmp_pat
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(classifier, monkeypatch):
-    monkeypatch.setattr("customcnn.inputs.MAX_PIXELS", 99)
+    monkeypatch.setattr("customcnn.images.MAX_PIXELS", 99)
     assert "more than 99" in refused(classifier.pixels, Image.new("L", (10, 10)))
     assert "more than 99" in refused(classifier.pixels, np.zeros((10, 10), np.uint8))
 

@@ -1,14 +1,10 @@
-"""The command line: help, statuses, what goes to which stream, Ctrl-C, closed pipes, colours and bars."""
+"""The command line: help, statuses, what goes to which stream, Ctrl-C, closed pipes."""
 
-import fcntl
 import os
-import pty
 import re
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -231,52 +227,6 @@ def test_head(tmp_path):
     command = f"{sys.executable} -m customcnn models | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.stdout.startswith("network") and done.stderr == ""
-
-
-def on_a_terminal(*words: object, **environment: str) -> tuple[int, str]:
-    """Run the command line with a terminal as its error stream; return its status and what the terminal received."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    inherited = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
-    done = process(*words, stderr=theirs, stdout=subprocess.DEVNULL, env=inherited | environment)
-    os.close(theirs)
-    received = b""
-    while True:
-        try:
-            piece = os.read(ours, 4096)
-        except OSError:  # Linux says so when the other side has closed
-            break
-        if not piece:
-            break
-        received += piece
-    os.close(ours)
-    return done.wait(), received.decode()
-
-
-def test_a_bar_on_a_terminal(tmp_path):
-    words = ["samples", tmp_path / "cells", "--subjects", 2, "--cells", 5, "--size", 64, "--workers", 1]
-    status, text = on_a_terminal(*words)
-    assert status == 0
-    assert "draw:   0%|" in text and "images/s" in text
-    assert text.rstrip(" \r").endswith("]"), "the bar is wiped away at the end"
-
-
-def test_colours(tmp_path):
-    """Errors are red on a terminal, and not where NO_COLOR is set: see https://no-color.org."""
-    status, text = on_a_terminal("summary", "nosuch")
-    assert status == 1
-    assert text.startswith("\x1b[31mError: ")
-    status, text = on_a_terminal("summary", "nosuch", NO_COLOR="1")
-    assert status == 1
-    assert text.startswith("Error: ") and "\x1b" not in text
-
-
-def test_warnings_without_colour(tmp_path):
-    process("samples", tmp_path / "cells", "--subjects", 2, "--cells", 5, "--size", 64).communicate()
-    for number, environment in enumerate(({}, {"NO_COLOR": "1"})):
-        status, text = on_a_terminal("split", tmp_path / "cells", tmp_path / f"parts{number}", **environment)
-        assert status == 0 and "Warning: Inflated by leakage" in text
-        assert ("\x1b[33m" in text) == (not environment)
 
 
 # ---------------------------------------------------------------- Ctrl-C

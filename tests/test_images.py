@@ -10,6 +10,7 @@ import tracemalloc
 import zlib
 
 import numpy as np
+import PIL
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -368,12 +369,14 @@ def test_an_image_of_the_greatest_size_is_decoded():
 
 # ---------------------------------------------------------------- written back
 
+PILLOW = int(PIL.__version__.split(".")[0])
 SAVED = [
     *((mode, format) for mode in ("1", "L", "P", "RGB") for format in ("BMP", "PNG", "TIFF")),
     *((mode, "PPM") for mode in ("1", "L", "I", "RGB")),
     *((mode, "GIF") for mode in ("L", "P", "P transparent")),
     *((mode, "PNG") for mode in ("LA", "RGBA", "I;16", "P transparent", "P half transparent", "RGB transparent")),
-    *((mode, "TIFF") for mode in ("LA", "RGBA", "CMYK", "I;16", "I", "PA", "YCbCr", "LAB")),
+    *((mode, "TIFF") for mode in ("LA", "RGBA", "CMYK", "I;16", "I", "PA", "LAB")),
+    *([("YCbCr", "TIFF")] if PILLOW >= 13 else []),  # older ones write such a file and then call it truncated
     *((mode, "WEBP") for mode in ("RGB", "RGBA")),
     *((mode, "JPEG") for mode in ("L", "RGB", "CMYK")),
     ("RGB", "MPO"),

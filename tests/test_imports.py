@@ -20,8 +20,8 @@ HEAVY |= {"mlflow", "sqlalchemy", "alembic", "umap", "threadpoolctl"}
 HEAVY |= {"albumentations", "optuna", "kagglehub", "openvino", "numba", "simplejpeg", "cv2", "faiss"}
 
 LAYERS = (
-    ("errors", "progress", "links", "graph", "stylesheet", "fused", "intervals", "temperature", "views"),
-    ("files", "page", "checks"),
+    ("errors", "progress", "links", "graph", "stylesheet", "fused", "intervals", "temperature", "views", "streams"),
+    ("files", "workers", "page", "checks"),
     ("runtime",),
     ("images", "charts", "gradcam", "models", "sampling", "schedules", "stain"),
     ("manifest", "transforms", "metrics", "paired", "calibration", "plots", "bmp", "resample", "operations"),

@@ -4,38 +4,21 @@ import csv
 import io
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from browsers import CONTRASTS, in_a_browser, open_browser, requests, screenshot, set_screen
 from served import Client, bomb, cell, in_process, png, saved_run
-from test_browser import ARGUMENTS, CHROMIUM, CONTRASTS, DRIVER, pytestmark, requests, screenshot  # noqa: F401
 
 pytest.importorskip("gradio")
 selenium = pytest.importorskip("selenium")
 
+pytestmark = in_a_browser
+
 WIDTHS = (375, 1280)
-
-
-@contextmanager
-def open_browser(profile: Path) -> Iterator[Any]:
-    """Start Chromium with a profile of its own."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (*ARGUMENTS.split(), f"--user-data-dir={profile}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    try:
-        yield driver
-    finally:
-        driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +67,7 @@ def find(browser, selector: str) -> list[Any]:
 
 def show(browser, client: Client, *, scheme: str = "light", width: int = 1280) -> None:
     """Open the page anew and wait until it is there."""
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [feature]})
-    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    set_screen(browser, width=width, scheme=scheme)
     browser.get(f"http://127.0.0.1:{client.port}/")
     wait(browser, lambda: find(browser, "#drop input[type=file]") and find(browser, "#results"))
 

@@ -11,8 +11,8 @@ import sys
 import tempfile
 import termios
 import threading
-from collections.abc import Callable
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 
@@ -341,6 +341,13 @@ def a_terminal():
         os.close(ours)
 
 
+def everything(ours: int) -> Iterator[bytes]:
+    """Yield what a terminal receives, until no program has it open."""
+    with suppress(OSError):  # Linux says so when the other side has closed
+        while piece := os.read(ours, 65536):
+            yield piece
+
+
 def on_a_terminal(*words: object, cwd: Path, **environment: str) -> tuple[int, str]:
     """Run a line whose two streams are a terminal; return its status and what the terminal received."""
     with a_terminal() as (ours, theirs):
@@ -348,19 +355,12 @@ def on_a_terminal(*words: object, cwd: Path, **environment: str) -> tuple[int, s
         inherited = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "TQDM_DISABLE")}
         done = subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=cwd, env=inherited | environment)
         os.close(theirs)
-        received = b""
-        while True:
-            try:
-                piece = os.read(ours, 4096)
-            except OSError:  # Linux says so when the other side has closed
-                break
-            if not piece:
-                break
-            received += piece
+        received = b"".join(everything(ours))
         return done.wait(), received.decode()
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+RED = "\x1b[31m"
 
 
 def test_a_bar_has_images_per_second_and_time_left_and_no_colour(tmp_path):
@@ -368,6 +368,9 @@ def test_a_bar_has_images_per_second_and_time_left_and_no_colour(tmp_path):
     status, text = on_a_terminal(*words, cwd=tmp_path)
     assert status == 0
     assert {match[1] for match in BAR.finditer(text)} == {"draw"} and not COLOUR.search(text)
+    assert text.startswith("\rdraw:   0%|") and re.search(r"\]\r +\r +all  hem", text), (
+        "the bar is wiped away at the end"
+    )
     status, text = on_a_terminal(*words, "--replace", "--quiet", cwd=tmp_path)
     assert status == 0 and not BAR.search(text) and "images/s" not in text
 
@@ -380,7 +383,8 @@ def test_colours_on_a_terminal_alone(tmp_path):
         _, text = on_a_terminal(*split, "--replace", cwd=tmp_path, **environment)
         assert "Warning: Inflated by leakage" in text and bool(COLOUR.search(text)) == coloured, environment
         _, text = on_a_terminal("summary", "nosuch", cwd=tmp_path, **environment)
-        assert "Error: The model must be one of" in text and bool(COLOUR.search(text)) == coloured, environment
+        assert text.startswith(f"{RED * coloured}Error: The model must be one of"), environment
+        assert bool(COLOUR.search(text)) == coloured, environment
     _, output, errors = run("summary", "nosuch")
     assert not COLOUR.search(output + errors), "no terminal, no colour"
 
@@ -436,15 +440,7 @@ def with_a_terminal_for_errors(monkeypatch, *words: object) -> tuple[int, str]:
     """Run a line in this process, its error stream a terminal; return its status and what the terminal received."""
     received: list[bytes] = []
     with a_terminal() as (ours, theirs):
-
-        def read() -> None:
-            try:
-                while piece := os.read(ours, 65536):
-                    received.append(piece)
-            except OSError:  # the other side has closed
-                pass
-
-        reader = threading.Thread(target=read)
+        reader = threading.Thread(target=lambda: received.extend(everything(ours)))
         reader.start()
         with os.fdopen(theirs, "w") as stream, monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
             patch.setattr(sys, "stderr", stream)

@@ -18,6 +18,7 @@ from customcnn.images import BadImage, open_image, to_rgb
 from customcnn.links import Trees
 from customcnn.manifest import Manifest, Record
 from customcnn.progress import Progress
+from customcnn.workers import parallel
 
 DISTANCE = 6
 """Hashes of 64 bits that differ in more bits than this are not compared further."""
@@ -80,7 +81,7 @@ def all_looks(
     measures = np.empty((len(manifest.records), len(MEASURES)), np.float32)
     with progress(len(manifest.records), "hash") as advance:
         some = (manifest.records[start : start + SOME] for start in range(0, len(manifest.records), SOME))
-        for found in files.parallel(partial(_look_at, manifest.root), some, workers, processes=True):
+        for found in parallel(partial(_look_at, manifest.root), some, workers, processes=True):
             for look in found:
                 file.write(look.thumbnail.tobytes())
                 measures[len(looks)] = look.measures

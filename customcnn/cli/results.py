@@ -18,6 +18,14 @@ weights_option = click.option(
     help="Those of the best epoch or of the last.",
 )
 
+runtime_option = click.option(
+    "--runtime",
+    type=click.Choice(["auto", "keras", *NAMES]),
+    default="auto",
+    show_default=True,
+    help="What computes: auto is openvino where customcnn export made its file from these weights, else keras.",
+)
+
 
 @click.command()
 @click.argument("run", type=FOLDER)
@@ -130,13 +138,7 @@ def evaluate(
 )
 @click.option("--json", "format", flag_value="json", help="The same as --format json.")
 @weights_option
-@click.option(
-    "--runtime",
-    type=click.Choice(["auto", "keras", *NAMES]),
-    default="auto",
-    show_default=True,
-    help="What computes: auto is openvino where customcnn export made its file from these weights, else keras.",
-)
+@runtime_option
 @click.option(
     "--tta", is_flag=True, help="The mean over the turns and mirror images of each image: eight times slower."
 )

@@ -6,9 +6,8 @@ import click
 
 from customcnn.cli.data import FOLDER
 from customcnn.cli.networks import device_option
-from customcnn.cli.results import weights_option
+from customcnn.cli.results import runtime_option, weights_option
 from customcnn.cli.show import say
-from customcnn.runtime import NAMES
 
 
 @click.command()
@@ -20,13 +19,7 @@ from customcnn.runtime import NAMES
     "--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0 takes one that is free."
 )
 @weights_option
-@click.option(
-    "--runtime",
-    type=click.Choice(["auto", "keras", *NAMES]),
-    default="auto",
-    show_default=True,
-    help="What computes: auto is openvino where customcnn export made its file from these weights.",
-)
+@runtime_option
 @click.option(
     "--max-size",
     type=click.FloatRange(min=0, min_open=True),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from customcnn.export.serving import serving
 from customcnn.runtime.litert import INFO
-from customcnn.runtime.quiet import quiet
+from customcnn.streams import silent_stderr
 from customcnn.temperature import SCALE, without_temperature
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LABELS = "labels.txt"
 
 def write(job: Job, target: Path) -> None:
     """Write the file; a ZIP archive behind the network holds the metadata and the class names."""
-    with quiet():
+    with silent_stderr():
         target.write_bytes(_converter(job).convert())
     with zipfile.ZipFile(target, "a") as archive:
         archive.writestr(INFO, json.dumps(job.metadata))

@@ -12,7 +12,7 @@ import numpy as np
 
 from customcnn.export.serving import serving
 from customcnn.runtime import BATCH, KEY
-from customcnn.runtime.quiet import quiet
+from customcnn.streams import silent_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def write(job: Job, target: Path) -> None:
     """Write the file; the metadata are the entry "customcnn" of its metadata_props."""
     import onnx
 
-    with quiet():
+    with silent_stderr():
         converted = _converted(job)
         if job.precision == "float16":
             halve(converted)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from customcnn.export.serving import INPUT, OUTPUT, load, serving
 from customcnn.runtime import KEY
-from customcnn.runtime.quiet import quiet
+from customcnn.streams import silent_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ def write(job: Job, target: Path) -> None:
     function = serving(job.model)
     function.get_concrete_function()
     archive.add_endpoint("serve", function)
-    with quiet():
+    with silent_stderr():
         archive.write_out(str(target), verbose=False)
     (target / EXTRA).mkdir()
     (target / EXTRA / f"{KEY}.json").write_text(json.dumps(job.metadata))

@@ -6,21 +6,21 @@ import json
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from customcnn.files import worker_count
 from customcnn.runtime import KEY
-from customcnn.runtime.quiet import quiet
+from customcnn.runtime.in_turn import InTurn
+from customcnn.streams import silent_stderr
+from customcnn.workers import worker_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    import numpy as np
 
 INFO = f"{KEY}.json"
 """The entry with the metadata in the ZIP archive behind the network: where TensorFlow Lite's associated files are."""
 
 
-class Exported:
+class Exported(InTurn):
     """A network that was exported for LiteRT, see `customcnn.runtime.Exported`.
 
     Args:
@@ -34,7 +34,7 @@ class Exported:
         # First of all: the archive stands at the end, and LiteRT would read past the end of a file that lost it.
         with zipfile.ZipFile(path) as archive:
             self.metadata: dict[str, Any] = json.loads(archive.read(INFO))
-        with quiet():  # it says which kernels it takes
+        with silent_stderr():  # it says which kernels it takes
             from ai_edge_litert.interpreter import Interpreter
 
             self._interpreter = Interpreter(str(path), num_threads=worker_count(None))
@@ -42,25 +42,14 @@ class Exported:
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._shape: tuple[int, ...] = ()
 
-    def compile(self, images: int) -> Exported:
-        """Return itself: it is compiled for each new shape of a batch."""
-        return self
-
-    def __call__(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield the network's output for every batch, in order.
-
-        Args:
-            batches: uint8 (N, H, W, 3) at the input size, RGB.
-
-        Yields:
-            float32 (N, classes), or (N, 1) for one sigmoid output.
-        """
-        for batch in batches:
-            if batch.shape != self._shape:
-                with quiet():
-                    self._interpreter.resize_tensor_input(self._input, batch.shape)
-                    self._interpreter.allocate_tensors()
-                self._shape = batch.shape
-            self._interpreter.set_tensor(self._input, batch)
-            self._interpreter.invoke()
-            yield self._interpreter.get_tensor(self._output)
+    def compute(self, batch: np.ndarray) -> np.ndarray:
+        """Return the network's output for one batch, see `InTurn`."""
+        if batch.shape != self._shape:
+            with silent_stderr():
+                self._interpreter.resize_tensor_input(self._input, batch.shape)
+                self._interpreter.allocate_tensors()
+            self._shape = batch.shape
+        self._interpreter.set_tensor(self._input, batch)
+        self._interpreter.invoke()
+        found: np.ndarray = self._interpreter.get_tensor(self._output)
+        return found

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from customcnn.files import worker_count
 from customcnn.runtime import KEY
+from customcnn.runtime.in_turn import InTurn
+from customcnn.workers import worker_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 ERRORS = 3
 """The level of ONNX Runtime's log that lets errors through, and no warnings."""
 
 
-class Exported:
+class Exported(InTurn):
     """A network that was exported as ONNX, see `customcnn.runtime.Exported`.
 
     Args:
@@ -36,22 +36,11 @@ class Exported:
         # Its own choice is the machine's cores, not those that this process may use.
         options.intra_op_num_threads = worker_count(None)
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
         self.metadata: dict[str, Any] = json.loads(self._session.get_modelmeta().custom_metadata_map[KEY])
 
-    def compile(self, images: int) -> Exported:
-        """Return itself: it was compiled when it was read."""
-        return self
-
-    def __call__(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield the network's output for every batch, in order.
-
-        Args:
-            batches: uint8 (N, H, W, 3) at the input size, RGB.
-
-        Yields:
-            float32 (N, classes), or (N, 1) for one sigmoid output.
-        """
-        name = self._session.get_inputs()[0].name
-        for batch in batches:
-            (found,) = self._session.run(None, {name: np.ascontiguousarray(batch)})
-            yield found
+    def compute(self, batch: np.ndarray) -> np.ndarray:
+        """Return the network's output for one batch, see `InTurn`."""
+        found: np.ndarray
+        (found,) = self._session.run(None, {self._input: np.ascontiguousarray(batch)})
+        return found

@@ -53,7 +53,7 @@ def serve(
         host: the address to listen at; others than this machine's own let others in.
         port: 0 for any that is free.
         weights: "best" or "last".
-        runtime: "auto", "keras" or "openvino", as in `customcnn.classifier.Classifier`.
+        runtime: "auto", "keras", "openvino", "onnx" or "litert", as in `customcnn.classifier.Classifier`.
         device: "auto", "cpu" or "gpu".
         limits: what is refused; None for `Limits.of(host)`.
         examples: a folder of example images for the page; None for drawn cells where the run was trained on such.

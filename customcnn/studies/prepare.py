@@ -20,6 +20,7 @@ from customcnn.operations import Operations
 from customcnn.progress import Progress, silent
 from customcnn.split import check_files, split_by_group, split_by_image
 from customcnn.studies.study import Preparation
+from customcnn.workers import parallel
 
 STAGES = ("augmented", "cropped", "parts")
 """The folders that a preparation leaves, the last made first: the first that is there is what a network is given."""
@@ -186,7 +187,7 @@ def _lay_out(data: Manifest, wanted: Mapping[str, str], dst: Path, workers: int 
         for folder in {PurePosixPath(record.path).parent for _, record in placed}:
             (work / folder).mkdir(parents=True)
         with progress(len(placed), dst.name) as advance:
-            for _ in files.parallel(partial(_place, data.root, work), placed, workers):
+            for _ in parallel(partial(_place, data.root, work), placed, workers):
                 advance(1)
         Manifest(dst, tuple(sorted((record for _, record in placed), key=lambda r: r.path))).write(work / MANIFEST)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from customcnn import devices, files
+from customcnn import devices
 from customcnn.classifier import expand, probabilities
 from customcnn.errors import CustomCNNError, show_all
 from customcnn.evaluate import choose_part, require_known
@@ -32,6 +32,7 @@ from customcnn.visualize.of_network import (
     filters_section,
 )
 from customcnn.visualize.pictures import INDEX, file_name
+from customcnn.workers import parallel
 
 KINDS = (
     "activations", "filters", "gradcam", "gradcam++", "occlusion", "sanity", "exciting", "features", "diagram"
@@ -191,7 +192,7 @@ def _pictures(
     read = reader(len(sources))
     images: list[np.ndarray] = []
     with progress(len(sources), "decode") as advance:
-        for image, _ in files.parallel(lambda source: read(source, info.input_size), sources, workers):
+        for image, _ in parallel(lambda source: read(source, info.input_size), sources, workers):
             images.append(image)
             advance(1)
     names = [source.name for source in sources]

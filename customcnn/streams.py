@@ -1,19 +1,17 @@
-"""What libraries in C++ write to the error stream past Python, held back."""
-
-from __future__ import annotations
+"""The process's own streams: what compiled libraries write past Python, held back."""
 
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back all that the process writes to the error stream; errors still come as exceptions."""
+def silent_stderr() -> Iterator[None]:
+    """Hold back all that reaches the process's error stream, from Python or not; errors still come as exceptions.
+
+    TF_CPP_MAX_VLOG_LEVEL in the environment asks TensorFlow for its whole log: then nothing is held back.
+    """
     if "TF_CPP_MAX_VLOG_LEVEL" in os.environ or sys.stderr is None:
         yield
         return
