@@ -54,6 +54,9 @@ SKETCH = 64
 SKETCH_TABLES = 128
 """Two pictures that agree in all four bytes that one of so many tables looks at are compared."""
 
+MAP_BITS = 24
+"""Of a map of the keys that occur: 16 MB."""
+
 _NOWHERE = np.empty((0, 0), np.uint8)
 
 
@@ -143,13 +146,21 @@ def perceptual_hashes(thumbnail: np.ndarray) -> np.ndarray:
     return np.packbits(bits, axis=1).view(np.uint64)[:, 0]
 
 
-def _detail(thumbnail: np.ndarray) -> np.ndarray:
-    grey = thumbnail.astype(np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(grey, 1, mode="reflect"), (3, 3))
-    detail = grey - windows.mean(axis=(2, 3))
-    detail -= detail.mean()
-    norm = float(np.linalg.norm(detail))
-    return detail / norm if norm > 0 else detail
+def _details(looks: list[_Look], members: Sequence[int]) -> np.ndarray:
+    """Return what differs in each thumbnail from its surroundings, float32 (N, 32, 32), each of length 1; 0 if flat."""
+    grey = np.stack([looks[i].thumbnail for i in members]).astype(np.float32)
+    padded = np.pad(grey, ((0, 0), (1, 1), (1, 1)), mode="reflect")
+    three = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    detail = grey - (three[:, :, :-2] + three[:, :, 1:-1] + three[:, :, 2:]) / 9
+    detail -= detail.mean(axis=(1, 2), keepdims=True)
+    length = np.linalg.norm(detail, axis=(1, 2), keepdims=True)
+    return np.divide(detail, length, out=np.zeros_like(detail), where=length > 0)
+
+
+def _flat_views(details: np.ndarray, count: int = 8) -> np.ndarray:
+    """Return the first so many of `eight_views` of each of (N, 32, 32), float32 (N * count, 1024)."""
+    views = eight_views(np.moveaxis(details, 0, -1))[:count]
+    return np.stack([np.moveaxis(view, -1, 0) for view in views], axis=1).reshape(len(details) * count, -1)
 
 
 def near_across(records: tuple[Record, ...], looks: list[_Look]) -> list[Pair]:
@@ -197,10 +208,10 @@ def near_links(records: tuple[Record, ...], looks: list[_Look], members: Sequenc
 
 def _correlations(looks: list[_Look], i: int, others: list[int]) -> Iterator[tuple[int, float]]:
     """Yield for each other image how much its details correlate with those of that turn of image i that fits best."""
-    views = np.stack([view.ravel() for view in eight_views(_detail(looks[i].thumbnail))])
+    views = _flat_views(_details(looks, [i]))
     for some in _pieces(others):
-        details = np.stack([_detail(looks[j].thumbnail).ravel() for j in some])
-        yield from zip(some, (details @ views.T).max(axis=1).tolist(), strict=True)
+        alike = _flat_views(_details(looks, some), 1) @ views.T
+        yield from zip(some, alike.max(axis=1).tolist(), strict=True)
 
 
 def _pair(records: tuple[Record, ...], looks: list[_Look], i: int, j: int, correlation: float) -> Pair:
@@ -293,17 +304,14 @@ def _alike(looks: list[_Look], one: list[int], other: list[int], hashes: np.ndar
     planes = rng.standard_normal((THUMBNAIL**2, 8 * SKETCH), dtype=np.float32)
     turned = np.concatenate([_sketches(looks, some, planes, 8) for some in _pieces(one)])
     straight = np.concatenate([_sketches(looks, some, planes, 1) for some in _pieces(other)])
-    found = np.empty(0, np.int64)
+    found = [np.empty(0, np.int64)]
     for _ in range(SKETCH_TABLES):
         chosen = rng.choice(SKETCH, 4, replace=False)
         keys, their = (np.ascontiguousarray(bits[:, chosen]).view(np.uint32)[:, 0] for bits in (turned, straight))
-        order, low, many = _matches(keys, their)
-        for rows, places in _joined(low, many):
-            pairs = np.unique(rows // 8 * len(other) + order[places])
-            rows, places = np.divmod(pairs, len(other))
-            near = np.bitwise_count(hashes[rows] ^ plain[places]).min(axis=1, initial=64) <= DISTANCE
-            found = np.union1d(found, pairs[near])
-    rows, places = np.divmod(found, len(other))
+        for rows, places in _equal(keys, their):
+            near = np.bitwise_count(hashes.ravel()[rows] ^ plain[places, 0]) <= DISTANCE
+            found.append(np.unique(rows[near] // 8 * len(other) + places[near]))
+    rows, places = np.divmod(np.unique(np.concatenate(found)), len(other))
     return np.stack([np.array(one)[rows], np.array(other)[places]], axis=1)
 
 
@@ -313,9 +321,23 @@ def _pieces(members: list[int]) -> Iterator[list[int]]:
 
 def _sketches(looks: list[_Look], members: list[int], planes: np.ndarray, views: int) -> np.ndarray:
     """Return the sketches of some images, as many `views` of each, uint8 (N * views, SKETCH)."""
-    details = (eight_views(_detail(looks[i].thumbnail))[:views] for i in members)
-    flat = np.stack([view.ravel() for of_one in details for view in of_one])
-    return np.packbits(flat @ planes > 0, axis=1)
+    return np.packbits(_flat_views(_details(looks, members), views) @ planes > 0, axis=1)
+
+
+def _equal(keys: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the places of keys and those of the others that are equal to them, uint32, some at a time."""
+    # Most keys have none: they are told by a map that fits into a processor's cache, and not sorted.
+    present = np.zeros(2**MAP_BITS, bool)
+    present[_spread(others)] = True
+    asked = np.flatnonzero(present[_spread(keys)])
+    order, low, many = _matches(keys[asked], others)
+    for rows, places in _joined(low, many):
+        yield asked[rows], order[places]
+
+
+def _spread(keys: np.ndarray) -> np.ndarray:
+    """Return MAP_BITS bits of each key, equal ones for equal keys, and others for keys that are alike."""
+    return (keys * np.uint32(2_654_435_761)) >> np.uint32(32 - MAP_BITS)  # Knuth's multiplicative hashing
 
 
 def _matches(keys: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
