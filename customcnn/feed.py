@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from customcnn.replicas import uneven_weights
 from customcnn.resident import Resident
 from customcnn.transforms import Transform
 
@@ -36,6 +37,7 @@ def batches(
     weights: np.ndarray | None = None,
     outputs: int = 1,
     resident: Resident | None = None,
+    devices: int = 1,
 ) -> Any:
     """Return a Keras dataset that reads its batches from the memory map, or takes them from what the GPU holds.
 
@@ -50,11 +52,16 @@ def batches(
         outputs: how many outputs of the network are trained towards `wanted`.
         resident: the rows' images on the device, from `resident.hold`, which also turns them: `images` and `transform`
             are not used then. The batches are the same, byte for byte, as arrays of the backend.
+        devices: that share a batch on TensorFlow: where they cannot do so evenly, weights make up for it.
 
     Returns:
         A keras.utils.PyDataset with an attribute `epoch`, the number of the epoch that comes next.
     """
     import keras
+
+    uneven = devices > 1 and len(rows) % batch_size % devices and keras.backend.backend() == "tensorflow"
+    if uneven and weights is None:
+        weights = np.ones(len(images), np.float32)
 
     class Batches(keras.utils.PyDataset):
         epoch = 0
@@ -68,7 +75,10 @@ def batches(
             # Sorted within the batch: neighbours on the disk are read together, and the sum over a batch has no order.
             chosen = np.sort(order[index * batch_size : (index + 1) * batch_size])
             found = (self.inputs(chosen, (seed or 0, self.epoch, index)), _repeated(wanted[chosen], outputs))
-            return found if weights is None else (*found, _repeated(weights[chosen], outputs))
+            if weights is None:
+                return found
+            shared = uneven_weights(len(chosen), devices) if uneven else None
+            return (*found, _repeated(weights[chosen] if shared is None else weights[chosen] * shared, outputs))
 
         def inputs(self, chosen: np.ndarray, key: tuple[int, ...]) -> Any:
             if resident is not None:
@@ -113,6 +123,8 @@ def for_fit(dataset: Any) -> Any:
 
     options = tf.data.Options()
     options.autotune.enabled = False
+    # Several devices share each batch, not the batches.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     # The size of a batch is left open, so that the smaller last one fits the same graph.
     signature = tf.nest.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), dataset[0])
     made = tf.data.Dataset.from_generator(one_epoch, output_signature=signature)

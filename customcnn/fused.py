@@ -31,18 +31,19 @@ def fuse_batch_norm(model: keras.Model) -> int:
 
     if keras.backend.backend() != "tensorflow":
         return 0
-    chosen = [layer for layer in _batch_norms(model) if _fits(layer)]
+    chosen = [layer for layer in batch_norms(model) if _fits(layer)]
     for layer in chosen:
         layer.call = _fused_call(layer)
     return len(chosen)
 
 
-def _batch_norms(model: keras.Model) -> Iterator[Any]:
+def batch_norms(model: keras.Model) -> Iterator[Any]:
+    """Yield the batch normalisations of a network and of the networks inside it."""
     import keras
 
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _batch_norms(layer)
+            yield from batch_norms(layer)
         elif type(layer) is keras.layers.BatchNormalization:
             yield layer
 

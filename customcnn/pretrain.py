@@ -121,7 +121,7 @@ def pretrain(
         ModelInfo(f"{recipe.model}-autoencoder", [], size, "", data.drawn),
         build,
         lambda model: _compile(model, recipe),
-        lambda packed, model: _batches(packed, recipe),
+        lambda packed, model, devices: _batches(packed, recipe),
     )
     result = carry_out(
         task,

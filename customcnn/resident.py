@@ -111,7 +111,7 @@ def _free_memory() -> int | None:
 
     somewhere = keras.ops.zeros(())  # lies where everything will, whatever was set or hidden before
     if keras.backend.backend() == "jax":
-        (device,) = somewhere.devices()
+        device = min(somewhere.devices(), key=lambda one: one.id)  # of several that share batches, the first holds them
         if device.platform == "cpu":
             return None
         statistics = device.memory_stats() or {}

@@ -20,6 +20,7 @@ from customcnn.models import build_model, get_spec
 from customcnn.pack import Packed, pack, stream
 from customcnn.progress import Progress, silent
 from customcnn.recipe import KEYS, Recipe, flat
+from customcnn.replicas import find_devices, prepare_shared, spread_over
 from customcnn.resident import hold
 from customcnn.runs import ModelInfo, RunDir, kept_epoch, load_model, read_info, stopped
 from customcnn.sampling import class_weights, epoch_rows
@@ -55,13 +56,14 @@ class Task:
         info: what the saved networks carry.
         build: returns the network for a device, not compiled, and what it took over from another run.
         compile: gives it optimizer and loss, in place; where it was loaded to go on, the optimizer's state is kept.
-        batches: returns the training batches, the validation batches, and how many images an epoch has.
+        batches: returns the training batches, the validation batches, and how many images an epoch has; the last
+            argument is how many devices share a batch.
     """
 
     info: ModelInfo
     build: Callable[[str], tuple["keras.Model", TakenOver | None]]
     compile: Callable[["keras.Model"], None]
-    batches: Callable[[Packed, "keras.Model"], tuple[Any, Any, int]]
+    batches: Callable[[Packed, "keras.Model", int], tuple[Any, Any, int]]
 
 
 def train(
@@ -72,6 +74,7 @@ def train(
     resume: bool = False,
     replace_run: bool = False,
     no_pack: bool = False,
+    replicas: int | None = 1,
     workers: int | None = None,
     progress: Progress = silent,
     say: Callable[[str], object] = lambda line: None,
@@ -89,6 +92,7 @@ def train(
         resume: go on with the run that is there; start where there is none.
         replace_run: delete the run that is there.
         no_pack: decode the images anew in every epoch, see `customcnn.pack.stream`: slower, and nothing on the disk.
+        replicas: how many devices of this machine share each batch; None for all, see `customcnn.replicas`.
         workers: threads for decoding; None for one a core.
         progress: draws the bars, see `customcnn.progress`.
         say: receives one line of text for each thing a user should know.
@@ -104,7 +108,7 @@ def train(
         ModelInfo(recipe.model, classes, size, _positive(recipe, classes), data.drawn),
         lambda device: new_model(recipe, classes, size, device, say),
         lambda model: compile_model(model, recipe),
-        lambda packed, model: _labelled(packed, model, recipe, classes),
+        lambda packed, model, devices: _labelled(packed, model, recipe, classes, devices),
     )
     return carry_out(
         task,
@@ -114,6 +118,7 @@ def train(
         resume=resume,
         replace_run=replace_run,
         no_pack=no_pack,
+        replicas=replicas,
         workers=workers,
         progress=progress,
         say=say,
@@ -130,6 +135,7 @@ def carry_out(
     resume: bool,
     replace_run: bool,
     no_pack: bool = False,
+    replicas: int | None = 1,
     workers: int | None,
     progress: Progress,
     say: Callable[[str], object],
@@ -139,7 +145,7 @@ def carry_out(
 
     Args:
         task: what is trained.
-        data, run, recipe, resume, replace_run, no_pack, workers, progress, say, ask: see `train`.
+        data, run, recipe, resume, replace_run, no_pack, replicas, workers, progress, say, ask: see `train`.
 
     Raises:
         CustomCNNError: as `train` does, but for what is wrong with classes.
@@ -151,6 +157,7 @@ def carry_out(
         say(f"Warning: {note}")
 
     device = devices.configure(recipe.device)
+    shared = find_devices(replicas, device, recipe.batch_size)
     loggers.require(recipe)
     if no_pack:
         packed = stream(data, info.input_size, workers)
@@ -158,22 +165,25 @@ def carry_out(
         packed = pack(data, info.input_size, workers=workers, progress=progress)
     if packed.converted:
         say(converted_note(packed.converted))
-    taken = None
-    if resumed is None:
-        model, taken = task.build(device)
-        info = replace(info, drawn=info.drawn or bool(taken and taken.drawn))
-    else:
-        model = load_model(run.last, whole=True)
-        info = replace(info, drawn=resumed.drawn, epoch=resumed.epoch, history=resumed.history)
-    devices.prepare(model, device)
-    task.compile(model)
-    fed = task.batches(packed, model)
-    if _ended(info, recipe) is None:
-        # The run is written, and an old one deleted, only now: what fails before leaves everything as it was.
-        if replace_run and run.exists():
-            run.remove()
-        _begin(run, recipe, data, taken)
-    history = _fit(model, fed, run, recipe, info, device, progress, say, ask)
+    if shared:
+        say(f"{len(shared)} devices share each batch of {recipe.batch_size}.")
+    with spread_over(shared):
+        taken = None
+        if resumed is None:
+            model, taken = task.build(device)
+            info = replace(info, drawn=info.drawn or bool(taken and taken.drawn))
+        else:
+            model = load_model(run.last, whole=True)
+            info = replace(info, drawn=resumed.drawn, epoch=resumed.epoch, history=resumed.history)
+        prepare_shared(model) if shared else devices.prepare(model, device)
+        task.compile(model)
+        fed = task.batches(packed, model, len(shared))
+        if _ended(info, recipe) is None:
+            # The run is written, and an old one deleted, only now: what fails before leaves everything as it was.
+            if replace_run and run.exists():
+                run.remove()
+            _begin(run, recipe, data, taken)
+        history = _fit(model, fed, run, recipe, info, device, progress, say, ask)
     from customcnn.plots import plot_curves
 
     plot_curves(history, run.curves, notes=notes(data, leakage))
@@ -319,7 +329,9 @@ def _plain(data: Manifest) -> tuple[object, ...]:
     return tuple(replace(r, extra={c: r.extra.get(c, "") for c in sorted(columns)}) for r in data.records)
 
 
-def _labelled(packed: Packed, model: "keras.Model", recipe: Recipe, classes: list[str]) -> tuple[Any, Any, int]:
+def _labelled(
+    packed: Packed, model: "keras.Model", recipe: Recipe, classes: list[str], devices: int
+) -> tuple[Any, Any, int]:
     labels = packed.labels(classes)
     outputs = len(model.outputs)
     wanted = targets(labels, len(classes), model.outputs[0].shape[-1])
@@ -336,6 +348,7 @@ def _labelled(packed: Packed, model: "keras.Model", recipe: Recipe, classes: lis
         weights=_weights(labels, rows, len(classes), recipe),
         outputs=outputs,
         resident=held,
+        devices=devices,
     )
     validation = batches(packed.images, wanted, scored, recipe.batch_size, None, outputs=outputs, resident=held_scored)
     return training, validation, len(rows)

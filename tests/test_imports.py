@@ -29,7 +29,7 @@ LAYERS = (
     ("inputs",),
     ("recipe", "features"),
     ("leakage", "devices", "clinical"),
-    ("runs", "resident", "precisions"),
+    ("runs", "resident", "precisions", "replicas"),
     ("checkpoint", "judge", "loggers"),
     ("occlusion",),
     ("explanation",),

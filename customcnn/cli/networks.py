@@ -104,6 +104,13 @@ def summary(
 @click.option("--seed", type=int, help="Of the weights, the order of the images and dropout.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), help="Of the arithmetic.")
 @device_option
+@click.option(
+    "--devices",
+    default="1",
+    show_default=True,
+    metavar="N|all",
+    help="So many devices of this machine share each batch; on TensorFlow or JAX.",
+)
 @click.option("--tensorboard", is_flag=True, default=None, help="Write TensorBoard logs into the run.")
 @click.option("--mlflow", flag_value="logs", help="Log to MLflow: into the run, or to MLFLOW_TRACKING_URI.")
 @click.option("--out", type=FOLDER, metavar="RUN", help="The run directory.  [default: runs/MODEL]")
@@ -121,6 +128,7 @@ def train(
     replace: bool,
     as_json: bool,
     no_pack: bool,
+    devices: str,
     workers: int | None,
     **options: object,
 ) -> None:
@@ -133,6 +141,7 @@ def train(
     """
     from customcnn.manifest import scan
     from customcnn.recipe import load_recipe, parse_settings
+    from customcnn.replicas import parse_devices
     from customcnn.runs import RunDir
     from customcnn.train import train as run_training
 
@@ -150,6 +159,7 @@ def train(
         resume=resume,
         replace_run=replace,
         no_pack=no_pack,
+        replicas=parse_devices(devices),
         workers=workers,
         progress=terminal,
         say=say,
