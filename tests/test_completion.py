@@ -101,7 +101,7 @@ def test_the_tab_key(typed):
     typed("customcnn train --set optim\t", "--set optimizer=")
     typed("customcnn train --set optimizer=rm\t", "optimizer=rmsprop ")
     typed("customcnn --quiet trai\t", "--quiet train ")
-    typed("customcnn train --debug data --devi\t", "--debug data --device ")
+    typed("customcnn train --debug data --prec\t", "--debug data --precision ")
 
 
 def test_the_tab_key_finds_files(typed, tmp_path):

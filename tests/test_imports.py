@@ -160,9 +160,9 @@ def test_heavy_libraries_are_imported_inside_functions(file):
 
 def test_backends_are_named_in_few_modules():
     using = {file for file in FILES if {n.partition(".")[0] for n in imported(ast.walk(parse(file)))} & BACKENDS}
-    # What asks the machine, what calls its kernels, what feeds it, what keeps images on it, gradients for Grad-CAM, and
-    # formats that are TensorFlow's own.
-    core = {"devices.py", "fused.py", "feed.py", "resident.py", "gradcam.py"}
+    # What asks the machine, what calls its kernels, what feeds it, what keeps images on it, what shares them among
+    # several, gradients for Grad-CAM, and formats that are TensorFlow's own.
+    core = {"devices.py", "fused.py", "feed.py", "resident.py", "replicas.py", "gradcam.py"}
     assert using == core | {"export/serving.py", "export/litert.py"}
 
 

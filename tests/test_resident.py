@@ -235,7 +235,7 @@ def test_half_of_the_free_memory_may_be_taken(monkeypatch, backend, share, holds
 def test_free_memory_as_jax_tells_it(monkeypatch, platform, told, free):
     import keras
 
-    device = SimpleNamespace(platform=platform, memory_stats=lambda: told)
+    device = SimpleNamespace(id=0, platform=platform, memory_stats=lambda: told)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     monkeypatch.setattr(keras.ops, "zeros", lambda shape: SimpleNamespace(devices=lambda: [device]))
     assert resident._free_memory() == free

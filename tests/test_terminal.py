@@ -391,14 +391,15 @@ def test_colours_on_a_terminal_alone(tmp_path):
 
 def test_a_bar_of_slow_work_is_told_in_images_per_second(monkeypatch):
     """tqdm's own bars turn the rate around where an image takes more than a second."""
-    with a_terminal() as (ours, theirs), os.fdopen(theirs, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        with progress.terminal(4, "slow") as advance:
-            bar = advance.__self__
-            bar._time = lambda: bar.start_t + 20  # tqdm's clock
-            advance(2)
-            bar.refresh()
-        text = os.read(ours, 10_000).decode()
+    with a_terminal() as (ours, theirs):
+        with os.fdopen(theirs, "w") as stream, monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stream)
+            with progress.terminal(4, "slow") as advance:
+                bar = advance.__self__
+                bar._time = lambda: bar.start_t + 20  # tqdm's clock
+                advance(2)
+                bar.refresh()
+        text = b"".join(everything(ours)).decode()
     assert "0.10 images/s" in text and "<00:20," in text
 
 
