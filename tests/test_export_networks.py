@@ -182,11 +182,14 @@ def test_large_weights_are_halved_small_and_huge_ones_stay():
 # ---------------------------------------------------------------- every network
 
 
+HUGE = {"efficientnetb7": "openvino"}
+"""Written in this format: the converter for ONNX takes 13 GB of memory for it, more than a machine may have."""
+
 IN_TURN = [
     pytest.param(name.values[0], spec.name, marks=name.marks)
     for place, spec in enumerate(list_models())
     for turn, name in enumerate(formats(runtimes=True))
-    if turn == place % 3
+    if name.values[0] == HUGE.get(spec.name) or (turn == place % 3 and spec.name not in HUGE)
 ]
 """Every network in one format: all of them in all formats would take half an hour."""
 
