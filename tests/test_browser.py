@@ -1,6 +1,7 @@
 """Pages in a real browser: nothing fetched, nothing complained of, and readable on every screen and on paper."""
 
 import base64
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,12 +96,24 @@ def test_names_run_no_script(browser, page):
     assert "<script>alert(1)<" in browser.execute_script("return document.body.innerText")
 
 
+def source(browser) -> str:
+    """Return the page as it stands, without a script in it: WebDriver's own way is one."""
+    until = time.monotonic() + 10
+    while True:
+        try:
+            root = browser.execute_cdp_cmd("DOM.getDocument", {"depth": 1})["root"]
+            return browser.execute_cdp_cmd("DOM.getOuterHTML", {"nodeId": root["nodeId"]})["outerHTML"]
+        except selenium.common.exceptions.WebDriverException:  # the document was replaced between the two
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
 def test_it_needs_no_script_of_its_own(browser, page):
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         show(browser, page)
-        shown = browser.execute_cdp_cmd("DOM.getDocument", {"depth": 1})["root"]
-        html = browser.execute_cdp_cmd("DOM.getOuterHTML", {"nodeId": shown["nodeId"]})["outerHTML"]
+        html = source(browser)
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
     assert "Not a medical device" in html and "noscript" not in html
