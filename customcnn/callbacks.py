@@ -14,6 +14,7 @@ import numpy as np
 
 from customcnn.checkpoint import Checkpointer
 from customcnn.errors import CustomCNNError
+from customcnn.jobs import ALONE, Job, copy_values
 from customcnn.loggers import MlflowRun, log_epoch
 from customcnn.progress import Progress
 from customcnn.recipe import Recipe
@@ -39,12 +40,33 @@ class Recorder(keras.callbacks.Callback):
     the one before it too.
     """
 
-    def __init__(self, run: RunDir, recipe: Recipe, info: ModelInfo, average: "MovingAverage | None" = None) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        recipe: Recipe,
+        info: ModelInfo,
+        average: "MovingAverage | None" = None,
+        *,
+        job: Job = ALONE,
+        twin: keras.Model | None = None,
+    ) -> None:
+        """Take the run and what decides it.
+
+        Args:
+            run: where the checkpoints go.
+            recipe: the training.
+            info: what the saved models carry.
+            average: of the weights, which is saved instead of them.
+            job: the processes that train: the first of them writes.
+            twin: the network to save instead of the trained one, which lies on the devices of several processes; the
+                callback `ScoreApart` comes before this one.
+        """
         super().__init__()
         self.run, self.recipe, self.info, self.average = run, recipe, info, average
+        self.job, self.twin = job, twin
         self.history_rows = [dict(row) for row in info.history]
         self.checkpointer = Checkpointer(run.last)
-        if info.epoch:
+        if info.epoch and job.first:
             self._follow(info)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -58,9 +80,12 @@ class Recorder(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.history_rows.append({"epoch": epoch + 1, **row, "learning_rate": rate})
         self.info = replace(self.info, epoch=epoch + 1, history=list(self.history_rows))
-        with self.average.in_model() if self.average else nullcontext():
-            follow, again = partial(self._follow, self.info), epoch + 1 < self.recipe.epochs
-            self.checkpointer.save(self.model, self.info, follow, again=again)
+        if not self.job.first:
+            return
+        with self.job.apart(), self.average.in_model() if self.average else nullcontext():
+            # A twin is written before the training goes on: Keras knows one distribution for all threads.
+            follow, again = partial(self._follow, self.info), epoch + 1 < self.recipe.epochs and self.twin is None
+            self.checkpointer.save(self.twin or self.model, self.info, follow, again=again)
 
     def close(self) -> None:
         """Wait until everything is written."""
@@ -83,6 +108,29 @@ class Epochs(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Set the number of the epoch, from 0."""
         self.batches.epoch = epoch
+
+
+class ScoreApart(keras.callbacks.Callback):
+    """Score the network where several processes train it: each its own images, on a twin that it has for itself.
+
+    The scores of all images go into the logs of the epoch, as if `fit` had computed them.
+    """
+
+    def __init__(self, job: Job, twin: keras.Model, validation: Any) -> None:
+        super().__init__()
+        self.job, self.twin, self.validation = job, twin, validation
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Give the twin the values of the network, score it, and take the mean over all processes' images."""
+        copy_values(self.model, self.twin)
+        images = self.validation.per_epoch
+        with self.job.apart():
+            found = self.twin.evaluate(self.validation, verbose=0, return_dict=True) if images else {}
+        told = self.job.gather([images, {key: float(value) for key, value in found.items()}])
+        total = sum(count for count, _ in told)
+        if logs is not None:
+            for key in next(values for count, values in told if count):
+                logs[f"val_{key}"] = sum(count * values[key] for count, values in told if count) / total
 
 
 class StopAtNaN(keras.callbacks.Callback):
@@ -133,11 +181,17 @@ class LearningRate(keras.callbacks.Callback):
 
 
 class Stopper(keras.callbacks.Callback):
-    """End the training before its last epoch: by early stopping, by LRA, or because the user says so."""
+    """End the training before its last epoch: by early stopping, by LRA, by a search, or because the user says so."""
 
-    def __init__(self, recorder: Recorder, say: Callable[[str], object], ask: Callable[[str], bool] | None) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        say: Callable[[str], object],
+        ask: Callable[[str], bool] | None,
+        stop: Callable[[list[dict[str, float]]], str] | None = None,
+    ) -> None:
         super().__init__()
-        self.recorder, self.say, self.ask = recorder, say, ask
+        self.recorder, self.say, self.ask, self.stop = recorder, say, ask, stop
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Look at the history, and ask after `schedule.ask_epoch` epochs."""
@@ -145,6 +199,8 @@ class Stopper(keras.callbacks.Callback):
         if done >= recipe.epochs:
             return
         reason = stopped(self.recorder.history_rows, recipe)
+        if not reason and self.stop:
+            reason = self.stop(self.recorder.history_rows)
         if not reason and self.ask and recipe.schedule.kind == "lra" and done == recipe.schedule.ask_epoch:
             reason = "" if self.ask(f"{done} of {recipe.epochs} epochs are trained. Go on?") else "it was told to"
         if reason:
@@ -310,6 +366,9 @@ def callbacks(
     ask: Callable[[str], bool] | None = None,
     some: Callable[[], Iterator[np.ndarray]] = lambda: iter(()),
     device: str = "cpu",
+    job: Job = ALONE,
+    twin: keras.Model | None = None,
+    stop: Callable[[list[dict[str, float]]], str] | None = None,
 ) -> tuple[Recorder, Bar, *tuple[keras.callbacks.Callback, ...]]:
     """Return the callbacks of a training: the recorder first, then the bar, which both are to be closed.
 
@@ -323,16 +382,21 @@ def callbacks(
         ask: asks the user a question, yes or no; None where there is none to ask.
         some: yields batches of training images, to measure the statistics of averaged weights on.
         device: "cpu" or "gpu", where the network is trained.
+        job: the processes that train it: only the first writes and logs.
+        twin: see `Recorder`.
+        stop: see `customcnn.train.train`.
     """
     averages = [MovingAverage(info.epoch > 0, some)] if recipe.ema else []
-    recorder = Recorder(run, recipe, info, *averages)
+    recorder = Recorder(run, recipe, info, *averages, job=job, twin=twin)
     others = [
         LearningRate(recorder),
         *averages,
         EpochSeeds(recipe.seed),
         StopAtNaN(device),
-        Stopper(recorder, say, ask),
+        Stopper(recorder, say, ask, stop),
     ]
+    if not job.first:
+        return recorder, Bar(recipe, images, progress, say), *others
     if recipe.tensorboard:
         others.append(keras.callbacks.TensorBoard(str(run.logs), write_graph=False))
     if recipe.mlflow != "none":

@@ -14,11 +14,12 @@ import numpy as np
 from customcnn import features, files
 from customcnn.errors import CustomCNNError
 from customcnn.features import Fit, Piece, load_cv2, mirror_descriptors
-from customcnn.images import read_image, to_rgb
+from customcnn.images import open_image, read_file, to_rgb
 from customcnn.links import Trees, linked
 from customcnn.manifest import Manifest
+from customcnn.places import Folder
 from customcnn.progress import Progress, silent
-from customcnn.workers import parallel, worker_count
+from customcnn.workers import Workers, as_seen, is_pool, on_files, parallel, worker_count
 
 INDEXED = 150
 """So many features of an image, its strongest, look for their like in other images."""
@@ -118,7 +119,7 @@ class Copies:
 _Task = tuple[Piece, Piece, bool]
 
 
-def find_copies(manifest: Manifest, *, workers: int | None = None, progress: Progress = silent) -> Copies:
+def find_copies(manifest: Manifest, *, workers: Workers = None, progress: Progress = silent) -> Copies:
     """Cluster the images by the photograph that they show, by their pixels alone.
 
     SIFT features of every image and of its mirror image are looked up in an index of all; images that many features
@@ -130,7 +131,8 @@ def find_copies(manifest: Manifest, *, workers: int | None = None, progress: Pro
 
     Args:
         manifest: any, from `scan`; its labels, groups and parts are not used.
-        workers: processes; None for one a core. The result does not depend on it, nor on the names and their order.
+        workers: processes; None for one a core; or a `customcnn.workers.Pool`, which looks at the images: the features
+            are compared by this machine. The result does not depend on it, nor on the names and their order.
         progress: see `customcnn.progress`.
 
     Raises:
@@ -138,7 +140,8 @@ def find_copies(manifest: Manifest, *, workers: int | None = None, progress: Pro
     """
     load_cv2()
     _load_faiss()
-    workers = worker_count(workers)
+    own = worker_count(None if is_pool(workers) else workers)
+    root = as_seen(manifest.root, workers)
     with tempfile.TemporaryDirectory(prefix="customcnn-") as folder:
         store = Path(folder) / "features"
         # By their bytes, so that names decide nothing; what has the same bytes is looked at once.
@@ -148,7 +151,7 @@ def find_copies(manifest: Manifest, *, workers: int | None = None, progress: Pro
         with progress(len(paths), "features") as advance, store.open("wb") as file:
             for path, (digest, packed, shape) in zip(
                 paths,
-                parallel(partial(_look, manifest.root), paths, workers, processes=True),
+                on_files(partial(_look, root), paths, workers, reads=lambda path: root / path, processes=True),
                 strict=True,
             ):
                 if digest not in same:
@@ -157,7 +160,7 @@ def find_copies(manifest: Manifest, *, workers: int | None = None, progress: Pro
                 same[digest].append(path)
                 advance(1)
         order = sorted(same)
-        search = _Search(store, [pieces[digest] for digest in order], workers, progress)
+        search = _Search(store, [pieces[digest] for digest in order], own, progress)
         search.run()
     members = [sorted(same[digest]) for digest in order]
     originals = [sorted(path for number in cluster for path in members[number]) for cluster in search.clusters()]
@@ -202,10 +205,11 @@ def _load_faiss():
 # ---------------------------------------------------------------- work of one worker
 
 
-def _look(root: Path, path: str) -> tuple[str, bytes, tuple[int, int, int]]:
+def _look(root: Folder, path: str) -> tuple[str, bytes, tuple[int, int, int]]:
     """Return an image's hash, and its features as bytes and shape."""
-    data, shape = features.pack(features.extract(to_rgb(read_image(root / path))))
-    return files.sha256((root / path).read_bytes()), data, shape
+    file = read_file(root / path)
+    data, shape = features.pack(features.extract(to_rgb(open_image(file, root / path))))
+    return files.sha256(file), data, shape
 
 
 _read = lru_cache(maxsize=64)(features.read)  # the pairs of an image come one after the other

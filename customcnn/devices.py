@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,6 +92,13 @@ def _stay_on_cpu(backend: str, hide: bool) -> None:
         import torch
 
         torch.set_default_device("cpu")
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow quietly where Keras will: on JAX and torch it does so to train and to save."""
+    if "tensorflow" not in sys.modules:
+        with silent_stderr(), suppress(ImportError):
+            import tensorflow  # noqa: F401
 
 
 def dtype_policy(precision: str, device: str, depthwise: bool = False) -> str:

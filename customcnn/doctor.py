@@ -19,7 +19,7 @@ from customcnn.models import get_spec
 from customcnn.precisions import Tried, try_precisions
 from customcnn.recipe import load_recipe
 from customcnn.runtime import is_installed
-from customcnn.train import input_size, new_model
+from customcnn.task import input_size, new_model
 from customcnn.workers import worker_count
 
 EXTRAS = {

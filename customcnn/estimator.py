@@ -27,7 +27,8 @@ from customcnn.manifest import Manifest, Record
 from customcnn.recipe import Recipe, load_recipe, parse_recipe
 from customcnn.runs import ModelInfo, RunDir, load_model, read_info
 from customcnn.split import Shares, split_by_group, split_by_image
-from customcnn.train import input_size, train
+from customcnn.task import input_size
+from customcnn.train import train
 
 if TYPE_CHECKING:
     import keras

@@ -7,6 +7,7 @@ import numpy as np
 
 from customcnn.replicas import uneven_weights
 from customcnn.resident import Resident
+from customcnn.sampling import deal
 from customcnn.transforms import Transform
 
 
@@ -38,6 +39,8 @@ def batches(
     outputs: int = 1,
     resident: Resident | None = None,
     devices: int = 1,
+    shards: int = 1,
+    own: range | None = None,
 ) -> Any:
     """Return a Keras dataset that reads its batches from the memory map, or takes them from what the GPU holds.
 
@@ -53,45 +56,61 @@ def batches(
         resident: the rows' images on the device, from `resident.hold`, which also turns them: `images` and `transform`
             are not used then. The batches are the same, byte for byte, as arrays of the backend.
         devices: that share a batch on TensorFlow: where they cannot do so evenly, weights make up for it.
+        shards: of the recipe's `sampling.shards`; `batch_size` is a multiple of it.
+        own: the shards that this process has, of several processes: its batches are its part of theirs; None for all.
 
     Returns:
-        A keras.utils.PyDataset with an attribute `epoch`, the number of the epoch that comes next.
+        A keras.utils.PyDataset with the attributes `epoch`, the number of the epoch that comes next, and `per_epoch`,
+        how many images an epoch of all processes takes.
     """
     import keras
 
-    uneven = devices > 1 and len(rows) % batch_size % devices and keras.backend.backend() == "tensorflow"
+    dealt = deal(rows, shards)
+    each = len(rows) // shards  # images that an epoch takes of a shard
+    share = batch_size // shards
+    uneven = devices > 1 and each * shards % batch_size % devices and keras.backend.backend() == "tensorflow"
     if uneven and weights is None:
         weights = np.ones(len(images), np.float32)
 
     class Batches(keras.utils.PyDataset):
         epoch = 0
-        shuffled = (-1, rows)  # the order of an epoch, drawn once
+        per_epoch = each * shards
+        shuffled = (-1, dealt)  # the order of an epoch in every shard, drawn once
 
         def __len__(self) -> int:
-            return -(-len(rows) // batch_size)
+            return -(-each // share)
 
         def __getitem__(self, index: int) -> tuple[Any, ...]:
-            order = self.order()
+            orders, place = self.orders(), index * share
             # Sorted within the batch: neighbours on the disk are read together, and the sum over a batch has no order.
-            chosen = np.sort(order[index * batch_size : (index + 1) * batch_size])
-            found = (self.inputs(chosen, (seed or 0, self.epoch, index)), _repeated(wanted[chosen], outputs))
+            parts = {n: np.sort(orders[n][place : min(place + share, each)]) for n in own or range(shards)}
+            chosen = np.concatenate([*parts.values()])
+            found = (self.inputs(parts, index), _repeated(wanted[chosen], outputs))
             if weights is None:
                 return found
             shared = uneven_weights(len(chosen), devices) if uneven else None
             return (*found, _repeated(weights[chosen] if shared is None else weights[chosen] * shared, outputs))
 
-        def inputs(self, chosen: np.ndarray, key: tuple[int, ...]) -> Any:
+        def inputs(self, parts: dict[int, np.ndarray], index: int) -> Any:
+            key = (seed or 0, self.epoch, index)
             if resident is not None:
-                return resident.batch(chosen, key)
-            return images[chosen] if transform is None else transform(images[chosen], key)
+                return resident.batch(parts[0], key)
+            if transform is None:
+                return images[np.concatenate([*parts.values()])]
+            if shards == 1:
+                return transform(images[parts[0]], key)
+            # Every shard has draws of its own: they are the same whichever process has it.
+            return np.concatenate([transform(images[rows], (*key, number)) for number, rows in parts.items()])
 
-        def order(self) -> np.ndarray:
-            epoch, order = self.shuffled
+        def orders(self) -> list[np.ndarray]:
+            epoch, orders = self.shuffled
             if seed is None or epoch == self.epoch:
-                return order
-            order = rows[np.random.default_rng((seed, self.epoch)).permutation(len(rows))]
-            self.shuffled = (self.epoch, order)
-            return order
+                return orders
+            key = (seed, self.epoch)
+            numbered = [(rows, key if shards == 1 else (*key, number)) for number, rows in enumerate(dealt)]
+            orders = [rows[np.random.default_rng(drawn).permutation(len(rows))] for rows, drawn in numbered]
+            self.shuffled = (self.epoch, orders)
+            return orders
 
         def on_epoch_end(self) -> None:
             self.epoch += 1

@@ -4,9 +4,10 @@ import errno
 import io
 import json
 import os
+import re
 import tempfile
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,11 +18,12 @@ import numpy as np
 import PIL
 
 from customcnn import files
-from customcnn.errors import CustomCNNError
+from customcnn.errors import CustomCNNError, show
 from customcnn.manifest import Manifest, Record, fingerprint
+from customcnn.places import Folder, overlapped
 from customcnn.progress import Progress, silent
 from customcnn.readers import Reader, reader
-from customcnn.workers import parallel, worker_count
+from customcnn.workers import Workers, as_seen, is_pool, parallel, worker_count
 
 CACHE = ".customcnn"
 """The folder inside a data folder where its packs are kept: a name with a dot in front is never taken for a class."""
@@ -40,11 +42,13 @@ class Packed:
         manifest: the N records, in the order of the images.
         converted: how many files were not 8-bit RGB, by mode ("L", "I;16", "P", "CMYK", "RGBA", ...); streamed images
             are not counted.
+        path: the folder of the pack; None for streamed images.
     """
 
     images: np.ndarray
     manifest: Manifest
     converted: dict[str, int]
+    path: Path | None = None
 
     def rows(self, part: str | None = None) -> np.ndarray:
         """Return the indexes, int64, of the images of one part, or of all."""
@@ -93,9 +97,10 @@ class Streamed:
         pixels = np.empty((len(flat), *self.shape[1:]), self.dtype)
 
         def fill(places: np.ndarray) -> None:
-            for place in places:
-                record = self.manifest.records[flat[place]]
-                pixels[place], _ = self._read(self.manifest.root / record.path, self._size)
+            paths = [self.manifest.root / self.manifest.records[flat[place]].path for place in places]
+            with overlapped(paths):
+                for place, path in zip(places, paths, strict=True):
+                    pixels[place], _ = self._read(path, self._size)
 
         shares = np.array_split(np.arange(len(flat)), max(1, min(len(flat), 4 * self.workers)))
         for _ in parallel(fill, shares, min(self.workers, len(shares))):
@@ -130,19 +135,20 @@ def pack(
     manifest: Manifest,
     size: tuple[int, int],
     *,
-    workers: int | None = None,
+    workers: Workers = None,
     progress: Progress = silent,
 ) -> Packed:
     """Decode and resize every image of a manifest, or open the pack that an earlier call left.
 
-    The pack lies in `.customcnn/` inside the data folder (in the system's temporary folder where that is read-only) and
-    is made anew when an image or the size changes. Labels, groups and parts may change: all folds of a cross-validation
-    share one pack. One that was killed at work goes on where it stopped, less CHECKPOINT images at most.
+    The pack lies in `.customcnn/` inside the data folder (in the system's temporary folder, which TMPDIR names, where
+    that is read-only or an address) and is made anew when an image or the size changes. Labels, groups and parts may
+    change: all folds of a cross-validation share one pack. One that was killed at work goes on where it stopped, less
+    CHECKPOINT images at most.
 
     Args:
         manifest: what to pack, from `scan`.
         size: height and width in pixels.
-        workers: threads; None for one a core.
+        workers: threads; None for one a core; or a `customcnn.workers.Pool`, whose pixels this process writes down.
         progress: see `customcnn.progress`.
 
     Raises:
@@ -152,10 +158,7 @@ def pack(
     found = _find(name, manifest)
     if found is not None:
         return found
-    home, fallback = _homes(manifest)
-    if not _writable(home):
-        home = fallback
-        home.parent.mkdir(mode=0o700, exist_ok=True)
+    home = _home(manifest)
     try:
         # Another Pillow may decode to other pixels: what an older one began, it does not go on with.
         with files.Staging(home / name, resume={"pack": name, "pillow": PIL.__version__}) as work:
@@ -165,6 +168,21 @@ def pack(
         if not (home / name / "pack.json").is_file():
             raise
     return _open(home / name, manifest)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return height and width in pixels as `64` and `120x160` name them.
+
+    Raises:
+        CustomCNNError: it is neither.
+    """
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if min(size) < 1:
+        raise CustomCNNError(
+            f"--size is a number of pixels, or height x width. Received: {show(text)}. Example: --size 120x160."
+        )
+    return size
 
 
 def find_pack(manifest: Manifest, size: tuple[int, int]) -> Packed | None:
@@ -185,11 +203,23 @@ def _name(manifest: Manifest, size: tuple[int, int]) -> str:
     return f"pack-{size[1]}x{size[0]}-{fingerprint(images)[:16]}"
 
 
-def _homes(manifest: Manifest) -> tuple[Path, Path]:
-    """Return where the packs of a folder are kept: inside it, or where it is read-only in the temporary folder."""
+def _homes(manifest: Manifest) -> list[Path]:
+    """Return where the packs of a folder are kept: inside it; where it is read-only or far, in the temporary folder."""
     # By user, for others could not write there; by data folder, for two may agree in names, sizes and times of files.
     place = files.sha256(os.fsencode(manifest.root.resolve()))[:16]
-    return manifest.root / CACHE, Path(tempfile.gettempdir()) / f"customcnn-packs-{os.getuid()}" / place
+    away = Path(tempfile.gettempdir()) / f"customcnn-packs-{os.getuid()}" / place
+    return [manifest.root / CACHE, away] if isinstance(manifest.root, Path) else [away]
+
+
+def _home(manifest: Manifest) -> Path:
+    """Return where a pack of a folder is made."""
+    home, *others = _homes(manifest)
+    if isinstance(manifest.root, Path):
+        if _writable(home):
+            return home
+        home = others[0]
+    home.parent.mkdir(mode=0o700, exist_ok=True)
+    return home
 
 
 def _writable(folder: Path) -> bool:
@@ -204,7 +234,7 @@ def _writable(folder: Path) -> bool:
         raise
 
 
-def _write(work: Path, manifest: Manifest, size: tuple[int, int], workers: int | None, progress: Progress) -> None:
+def _write(work: Path, manifest: Manifest, size: tuple[int, int], workers: Workers, progress: Progress) -> None:
     records, header = manifest.records, _header((len(manifest.records), *size, 3))
     done, modes = _done(work, len(records))
     # Written as a plain file, not through a memory map: a full disk is then an error, not a bus error that ends Python.
@@ -212,10 +242,15 @@ def _write(work: Path, manifest: Manifest, size: tuple[int, int], workers: int |
         advance(done)
         file.write(header)
         file.flush()
-        write = partial(_write_block, file.fileno(), len(header), manifest.root, size, reader(len(records)))
         blocks = [(start, records[start : start + BLOCK]) for start in range(done, len(records), BLOCK)]
+        if is_pool(workers):
+            decode = partial(_decode_block, as_seen(manifest.root, workers), size, len(records))
+            kinds_of = _received(parallel(decode, blocks, workers, block=1), file.fileno(), len(header))
+        else:
+            write = partial(_write_block, file.fileno(), len(header), manifest.root, size, reader(len(records)))
+            kinds_of = parallel(write, blocks, workers)
         # Closed before the file is: a thread must not write into a number that belongs to another file by then.
-        with closing(cast(Generator[list[str], None, None], parallel(write, blocks, workers))) as written:
+        with closing(cast(Generator[list[str], None, None], kinds_of)) as written:
             for kinds in written:
                 modes.update(kinds)
                 done += len(kinds)
@@ -246,17 +281,39 @@ def _note(work: Path, file: int, note: dict[str, object]) -> None:
     files.write_text(work / "pack.json", json.dumps(note))
 
 
-def _write_block(
-    file: int, offset: int, root: Path, size: tuple[int, int], read: Reader, block: tuple[int, Sequence[Record]]
-) -> list[str]:
+_Block = tuple[int, Sequence[Record]]
+
+
+def _write_block(file: int, offset: int, root: Folder, size: tuple[int, int], read: Reader, block: _Block) -> list[str]:
     """Decode some images and write each at its own place; return their modes."""
     start, records = block
     modes = []
-    for number, record in enumerate(records, start):
-        pixels, mode = read(root / record.path, size)
-        _write_at(file, offset + number * pixels.nbytes, pixels.data.cast("B"))
-        modes.append(mode)
+    with overlapped(root / record.path for record in records):
+        for number, record in enumerate(records, start):
+            pixels, mode = read(root / record.path, size)
+            _write_at(file, offset + number * pixels.nbytes, pixels.data.cast("B"))
+            modes.append(mode)
     return modes
+
+
+def _decode_block(root: Folder, size: tuple[int, int], total: int, block: _Block) -> tuple[int, np.ndarray, list[str]]:
+    """Decode some images of so many; return the number of the first, uint8 (n, H, W, 3) and their modes."""
+    start, records = block
+    read = reader(total)
+    pixels = np.empty((len(records), *size, 3), np.uint8)
+    modes = []
+    with overlapped(root / record.path for record in records):
+        for place, record in enumerate(records):
+            pixels[place], mode = read(root / record.path, size)
+            modes.append(mode)
+    return start, pixels, modes
+
+
+def _received(blocks: Iterator[tuple[int, np.ndarray, list[str]]], file: int, offset: int) -> Iterator[list[str]]:
+    """Write down what `_decode_block` returned; yield the modes."""
+    for start, pixels, modes in blocks:
+        _write_at(file, offset + start * pixels[0].nbytes, pixels.data.cast("B"))
+        yield modes
 
 
 def _write_at(file: int, offset: int, data: memoryview) -> None:
@@ -269,4 +326,4 @@ def _write_at(file: int, offset: int, data: memoryview) -> None:
 def _open(folder: Path, manifest: Manifest) -> Packed:
     images = np.load(folder / "images.npy", mmap_mode="r")
     converted = json.loads((folder / "pack.json").read_text())["converted"]
-    return Packed(images, manifest, converted)
+    return Packed(images, manifest, converted, folder)

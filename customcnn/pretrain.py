@@ -18,7 +18,8 @@ from customcnn.plots import write_png
 from customcnn.progress import Progress, silent
 from customcnn.recipe import KEYS, Recipe, flat, load_recipe, parse_recipe
 from customcnn.runs import ModelInfo, RunDir, load_model
-from customcnn.train import Task, TrainResult, carry_out, input_size, new_model, require_parts
+from customcnn.task import Task, input_size, new_model, require_parts
+from customcnn.train import TrainResult, carry_out
 from customcnn.warmstart import TakenOver
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def pretrain(
         ModelInfo(f"{recipe.model}-autoencoder", [], size, "", data.drawn),
         build,
         lambda model: _compile(model, recipe),
-        lambda packed, model, devices: _batches(packed, recipe),
+        lambda packed, model, devices, job: _batches(packed, recipe),
     )
     result = carry_out(
         task,
@@ -204,11 +205,11 @@ def _compile(model: "keras.Model", recipe: Recipe) -> None:
         model.compile(optimizer=optimizer(recipe), loss="mean_squared_error")
 
 
-def _batches(packed: Packed, recipe: Recipe) -> tuple[Any, Any, int]:
+def _batches(packed: Packed, recipe: Recipe) -> tuple[Any, Any]:
     wanted: Any = _Scaled(packed.images)
     rows = packed.rows("train")
     training = batches(packed.images, wanted, rows, recipe.batch_size, recipe.seed)
-    return training, batches(packed.images, wanted, packed.rows("validation"), recipe.batch_size, None), len(rows)
+    return training, batches(packed.images, wanted, packed.rows("validation"), recipe.batch_size, None)
 
 
 def write_reconstructions(model: "keras.Model", images: np.ndarray, path: Path) -> None:

@@ -129,6 +129,8 @@ class Recipe:
         averaged = self.ema > 0 and self.schedule.kind == "lra" and self.schedule.dwell
         if averaged and rules["ema"][0]:
             rules["ema"] = (False, "0 with the schedule lra, which puts weights back; or set schedule.dwell=false")
+        if self.batch_size >= 1 and self.batch_size % self.sampling.shards:
+            rules["batch_size"] = (False, f"a multiple of sampling.shards, which is {self.sampling.shards}")
         rules |= {key: one_of(getattr(self, key), words) for key, words in CHOICES.items()}
         require(self, "", rules)
 

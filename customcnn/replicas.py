@@ -93,7 +93,7 @@ def spread_over(names: list[str]) -> Iterator[None]:
     if not names:
         yield
     elif backend() == "jax":
-        with _data_parallel(names):
+        with data_parallel(names):
             yield
     else:
         import tensorflow as tf
@@ -103,7 +103,13 @@ def spread_over(names: list[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _data_parallel(names: list[str]) -> Iterator[None]:
+def data_parallel(names: list[str], *, divided: bool = False) -> Iterator[None]:
+    """Let networks that are built and trained meanwhile live on several of JAX's devices.
+
+    Args:
+        names: of the devices.
+        divided: whether every batch comes divided already: each process has its own part of it, for its own devices.
+    """
     import keras
     from keras.distribution import DataParallel, TensorLayout
     from keras.src.backend.jax import trainer
@@ -117,7 +123,8 @@ def _data_parallel(names: list[str]) -> Iterator[None]:
             return super().get_data_layout(data_shape)
 
     before, distribute = keras.distribution.distribution(), trainer._distribute_data
-    keras.distribution.set_distribution(Even(devices=names, auto_shard_dataset=False))
+    layout = DataParallel if divided else Even
+    keras.distribution.set_distribution(layout(devices=names, auto_shard_dataset=False))
     # Keras lays every batch of an epoch out as the first of them, and fails at a smaller one that does not divide.
     trainer._distribute_data = lambda data, layouts=None: distribute(data)
     try:

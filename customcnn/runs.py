@@ -61,6 +61,7 @@ class ModelInfo:
 def save_model(model: "keras.Model", info: ModelInfo, path: Path) -> None:
     """Write a .keras file that carries its `ModelInfo`, whole or not at all."""
     beside = path.with_name(f".{path.stem}.partial.keras")
+    devices.load_tensorflow()
     try:
         model.save(beside)
         with zipfile.ZipFile(beside, "a") as archive:

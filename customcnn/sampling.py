@@ -21,12 +21,15 @@ class Sampling:
             of each class repeated until it is as large as the largest.
         class_weights: "balanced" weighs an image's loss by the inverse of its class's share; "none" does not.
         views: so many images in an epoch, the classes' shares kept; 0 for every image once.
+        shards: the images are dealt into so many shards, and every batch takes as many from each: as processes do that
+            have a shard each. What does not go up evenly is left out of an epoch, other images in each.
     """
 
     undersample: int = 0
     oversample: str = "none"
     class_weights: str = "none"
     views: int = 0
+    shards: int = 1
 
     def __post_init__(self) -> None:
         number = re.fullmatch(r"\d+(\.\d+)?", self.oversample) and 1 <= float(self.oversample) <= 1000
@@ -34,6 +37,7 @@ class Sampling:
             "class_weights": one_of(self.class_weights, CLASS_WEIGHTS),
             "undersample": (self.undersample >= 0, "0 or more"),
             "views": (self.views >= 0, "0 or more"),
+            "shards": (self.shards >= 1, "1 or more"),
             "oversample": (
                 self.oversample in ("none", "balance") or bool(number),
                 "none, balance, or how often the smallest class is taken, 1 to 1000",
@@ -89,6 +93,11 @@ def epoch_rows(labels: np.ndarray, rows: np.ndarray, sampling: Sampling, seed: i
     # np.resize goes round and round: whole copies, then the first few of a new order.
     taken = [np.resize(_shuffled(np.sort(part), seed, "oversample", k), sizes[k]) for k, part in parts.items()]
     return np.sort(np.concatenate([rows[:0], *taken]))
+
+
+def deal(rows: np.ndarray, shards: int) -> list[np.ndarray]:
+    """Return the rows of every shard: dealt in turn, so that each has as many images of a class, give or take one."""
+    return [rows[number::shards] for number in range(shards)]
 
 
 def _shuffled(rows: np.ndarray, seed: int, purpose: str, label: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The process's own streams: what compiled libraries write past Python, held back."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -15,13 +16,33 @@ def silent_stderr() -> Iterator[None]:
     if "TF_CPP_MAX_VLOG_LEVEL" in os.environ or sys.stderr is None:
         yield
         return
-    sys.stderr.flush()
-    kept, silence = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    with _silent(2):
+        yield
+
+
+@contextmanager
+def silent_stdout() -> Iterator[None]:
+    """Hold back all that reaches the process's output stream, from Python or not."""
+    with _silent(1):
+        yield
+
+
+@contextmanager
+def _silent(number: int) -> Iterator[None]:
+    _flush()
+    kept, silence = os.dup(number), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(silence, 2)
+        os.dup2(silence, number)
         yield
     finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
+        _flush()
+        os.dup2(kept, number)
         os.close(kept)
         os.close(silence)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    ctypes.CDLL(None).fflush(None)  # what compiled code has written and not yet sent

@@ -4,28 +4,28 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from customcnn import devices, loggers
-from customcnn.compile import compile_model, make_variables
+from customcnn.compile import make_variables
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.feed import batches, for_fit, targets
+from customcnn.feed import for_fit
 from customcnn.files import write_text
+from customcnn.hosts import join
 from customcnn.images import converted_note
+from customcnn.jobs import ALONE, Job, Portion, agreed, same_data
 from customcnn.leakage import Leakage, find_leakage, notes
-from customcnn.manifest import Manifest, require_classes
-from customcnn.models import build_model, get_spec
+from customcnn.manifest import Manifest
 from customcnn.pack import Packed, pack, stream
 from customcnn.progress import Progress, silent
-from customcnn.recipe import KEYS, Recipe, flat
+from customcnn.ranks import Rank
+from customcnn.recipe import Recipe, flat
 from customcnn.replicas import find_devices, prepare_shared, spread_over
-from customcnn.resident import hold
 from customcnn.runs import ModelInfo, RunDir, kept_epoch, load_model, read_info, stopped
-from customcnn.sampling import class_weights, epoch_rows
-from customcnn.transforms import make_transform
-from customcnn.warmstart import TakenOver, run_weights, take_over
+from customcnn.task import Task, classifier_task
+from customcnn.warmstart import TakenOver
 
 if TYPE_CHECKING:
     import keras
@@ -35,6 +35,10 @@ STATISTICS = 512
 
 RESUMABLE = ("epochs", "device", "tensorboard", "mlflow")
 """Recipe keys that may change when a run is resumed: they do not touch what an epoch computes."""
+
+
+Stop = Callable[[list[dict[str, float]]], str]
+"""Is given the history of a training and returns why it ends there; "" where it goes on."""
 
 
 @dataclass(frozen=True)
@@ -48,24 +52,6 @@ class TrainResult:
     notes: list[str]
 
 
-@dataclass(frozen=True)
-class Task:
-    """What is trained.
-
-    Attributes:
-        info: what the saved networks carry.
-        build: returns the network for a device, not compiled, and what it took over from another run.
-        compile: gives it optimizer and loss, in place; where it was loaded to go on, the optimizer's state is kept.
-        batches: returns the training batches, the validation batches, and how many images an epoch has; the last
-            argument is how many devices share a batch.
-    """
-
-    info: ModelInfo
-    build: Callable[[str], tuple["keras.Model", TakenOver | None]]
-    compile: Callable[["keras.Model"], None]
-    batches: Callable[[Packed, "keras.Model", int], tuple[Any, Any, int]]
-
-
 def train(
     data: Manifest,
     run: RunDir,
@@ -75,10 +61,12 @@ def train(
     replace_run: bool = False,
     no_pack: bool = False,
     replicas: int | None = 1,
+    rank: Rank | None = None,
     workers: int | None = None,
     progress: Progress = silent,
     say: Callable[[str], object] = lambda line: None,
     ask: Callable[[str], bool] | None = None,
+    stop: Stop | None = None,
 ) -> TrainResult:
     """Train a network on the training part and score it on the validation part after every epoch.
 
@@ -93,37 +81,42 @@ def train(
         replace_run: delete the run that is there.
         no_pack: decode the images anew in every epoch, see `customcnn.pack.stream`: slower, and nothing on the disk.
         replicas: how many devices of this machine share each batch; None for all, see `customcnn.replicas`.
+        rank: this process's place among several that train one network, see `customcnn.hosts`; None alone. Each has the
+            same data and recipe; rank 0 writes the run. A recipe without shards gets as many as there are devices.
         workers: threads for decoding; None for one a core.
         progress: draws the bars, see `customcnn.progress`.
         say: receives one line of text for each thing a user should know.
         ask: asks the user whether to go on, where the recipe's schedule wants that; None never asks.
+        stop: is given the history after every epoch but the last, and returns why the training ends there; "" goes on.
 
     Raises:
         CustomCNNError: no training or validation part, a class without training images, a run in the way or of other
             data or another recipe, an input below the network's minimum, or a loss that is not finite.
     """
-    classes = _check_data(data)
-    size = input_size(recipe)
-    task = Task(
-        ModelInfo(recipe.model, classes, size, _positive(recipe, classes), data.drawn),
-        lambda device: new_model(recipe, classes, size, device, say),
-        lambda model: compile_model(model, recipe),
-        lambda packed, model, devices: _labelled(packed, model, recipe, classes, devices),
-    )
-    return carry_out(
-        task,
-        data,
-        run,
-        recipe,
-        resume=resume,
-        replace_run=replace_run,
-        no_pack=no_pack,
-        replicas=replicas,
-        workers=workers,
-        progress=progress,
-        say=say,
-        ask=ask,
-    )
+    with join(rank) as job:
+        if not job.first:
+            progress, say, ask = silent, _unsaid, None
+        recipe = agreed(recipe, job, replicas)
+        return carry_out(
+            classifier_task(data, recipe, say),
+            data,
+            run,
+            recipe,
+            job=job,
+            resume=resume,
+            replace_run=replace_run,
+            no_pack=no_pack,
+            replicas=replicas,
+            workers=workers,
+            progress=progress,
+            say=say,
+            ask=ask,
+            stop=stop,
+        )
+
+
+def _unsaid(line: str) -> None:
+    """Say nothing: rank 0 does."""
 
 
 def carry_out(
@@ -132,6 +125,7 @@ def carry_out(
     run: RunDir,
     recipe: Recipe,
     *,
+    job: Job = ALONE,
     resume: bool,
     replace_run: bool,
     no_pack: bool = False,
@@ -140,93 +134,84 @@ def carry_out(
     progress: Progress,
     say: Callable[[str], object],
     ask: Callable[[str], bool] | None = None,
+    stop: Stop | None = None,
 ) -> TrainResult:
     """Begin a run or go on with it, and train to its end: `train` and `pretrain` differ by their task alone.
 
     Args:
         task: what is trained.
-        data, run, recipe, resume, replace_run, no_pack, replicas, workers, progress, say, ask: see `train`.
+        job: the processes that train it.
+        data, run, recipe, resume, replace_run, no_pack, replicas, workers, progress, say, ask, stop: see `train`.
 
     Raises:
         CustomCNNError: as `train` does, but for what is wrong with classes.
     """
     info = task.info
-    resumed = _prepare(run, recipe, data, info, resume=resume, replace_run=replace_run)
+    found = job.from_first(lambda: _prepare(run, recipe, data, info, resume=resume, replace_run=replace_run))
+    resumed = ModelInfo(**found) if found else None
+    same_data(data, job)
     leakage = find_leakage(data.part("train").records, data.part("validation").records, "validation")
     for note in notes(data, leakage):
         say(f"Warning: {note}")
 
     device = devices.configure(recipe.device)
-    shared = find_devices(replicas, device, recipe.batch_size)
-    loggers.require(recipe)
-    if no_pack:
-        packed = stream(data, info.input_size, workers)
-    else:
-        packed = pack(data, info.input_size, workers=workers, progress=progress)
+    devices.load_tensorflow()
+    shared = find_devices(replicas, device, recipe.batch_size) if job.alone else job.devices(device)
+    if job.first:
+        loggers.require(recipe)
+    packed = job.together(lambda: _packed(task, data, job, no_pack, workers, progress))
     if packed.converted:
         say(converted_note(packed.converted))
     if shared:
-        say(f"{len(shared)} devices share each batch of {recipe.batch_size}.")
-    with spread_over(shared):
+        together = "" if job.alone else f"{job.world} processes with "
+        say(f"{together}{len(shared)} devices share each batch of {recipe.batch_size}.")
+    with spread_over(shared) if job.alone else job.spread(shared):
         taken = None
         if resumed is None:
             model, taken = task.build(device)
             info = replace(info, drawn=info.drawn or bool(taken and taken.drawn))
         else:
-            model = load_model(run.last, whole=True)
+            with job.file_of_first(run.last) as last:
+                job.seed(recipe.seed)
+                model = load_model(last, whole=True)
             info = replace(info, drawn=resumed.drawn, epoch=resumed.epoch, history=resumed.history)
         prepare_shared(model) if shared else devices.prepare(model, device)
         task.compile(model)
-        fed = task.batches(packed, model, len(shared))
-        if _ended(info, recipe) is None:
+        twin = None if job.alone else job.twin(model, task.compile)
+        fed = task.batches(packed, model, len(shared), job)
+        if _ended(info, recipe, stop) is None:
             # The run is written, and an old one deleted, only now: what fails before leaves everything as it was.
-            if replace_run and run.exists():
-                run.remove()
-            _begin(run, recipe, data, taken)
-        history = _fit(model, fed, run, recipe, info, device, progress, say, ask)
-    from customcnn.plots import plot_curves
-
-    plot_curves(history, run.curves, notes=notes(data, leakage))
-    if recipe.mlflow != "none":
-        loggers.log_end(run, recipe, history, say)
+            job.from_first(lambda: _begin(run, recipe, data, taken, replace_run))
+        history = _fit(model, fed, run, recipe, info, device, progress, say, ask, job, twin, stop)
+    if job.first:
+        _end(run, recipe, history, notes(data, leakage), say)
     return TrainResult(run, history, history[kept_epoch(history, recipe) - 1], leakage, notes(data, leakage))
 
 
-OPTIONS = ("head", "pooling", "weights", "freeze", "dropout", "auxiliary", "batch_norm", "normalize", "center_crop")
-"""Recipe keys that a network is built with, beside classes and input size."""
+def _packed(task: Task, data: Manifest, job: Job, no_pack: bool, workers: int | None, progress: Progress) -> Packed:
+    """Return the images, of several processes those of this one."""
+    rows = task.own(data, job) if task.own and not job.alone else None
+    part = data if rows is None else replace(data, records=tuple(data.records[row] for row in rows))
+    size = task.info.input_size
+    packed = stream(part, size, workers) if no_pack else pack(part, size, workers=workers, progress=progress)
+    if rows is None:
+        return packed
+    return Packed(cast(np.ndarray, Portion(packed.images, rows, len(data.records))), data, packed.converted)
 
 
-def network_options(recipe: Recipe) -> dict[str, object]:
-    """Return what `build_model` takes: the recipe's keys that are not at their defaults."""
-    given = {key: getattr(recipe, key) for key in OPTIONS if getattr(recipe, key) != KEYS[key].default}
-    if run_weights(recipe.weights):
-        del given["weights"]
-    return given
+def _end(
+    run: RunDir, recipe: Recipe, history: list[dict[str, float]], beside: list[str], say: Callable[[str], object]
+) -> None:
+    from customcnn.plots import plot_curves
+
+    plot_curves(history, run.curves, notes=beside)
+    if recipe.mlflow != "none":
+        loggers.log_end(run, recipe, history, say)
 
 
-def new_model(
-    recipe: Recipe, classes: list[str], size: tuple[int, int], device: str, say: Callable[[str], object]
-) -> tuple["keras.Model", TakenOver | None]:
-    """Build the recipe's network, not compiled; return what it has taken over from another run, too."""
-    import keras
-
-    keras.utils.set_random_seed(recipe.seed)
-    policy = keras.config.dtype_policy()
-    depthwise = get_spec(recipe.model).depthwise
-    keras.config.set_dtype_policy(devices.dtype_policy(recipe.precision, device, depthwise))
-    try:
-        model = build_model(recipe.model, classes=len(classes), input_size=size, **network_options(recipe))
-    finally:
-        keras.config.set_dtype_policy(policy)
-    path = run_weights(recipe.weights)
-    if path is None:
-        return model, None
-    taken = take_over(model, path, classes)
-    say(str(taken))
-    return model, taken
-
-
-def _begin(run: RunDir, recipe: Recipe, data: Manifest, taken: TakenOver | None) -> None:
+def _begin(run: RunDir, recipe: Recipe, data: Manifest, taken: TakenOver | None, replace_run: bool) -> None:
+    if replace_run and run.exists():
+        run.remove()
     # The recipe comes first: it is what makes the folder a run, which may be resumed or replaced.
     run.path.mkdir(parents=True, exist_ok=True)
     write_text(run.recipe, recipe.to_toml())
@@ -237,55 +222,20 @@ def _begin(run: RunDir, recipe: Recipe, data: Manifest, taken: TakenOver | None)
     write_text(run.environment, json.dumps(environment, indent=2) + "\n")
 
 
-def _ended(info: ModelInfo, recipe: Recipe) -> str | None:
+def _ended(info: ModelInfo, recipe: Recipe, stop: Stop | None) -> str | None:
     """Return why there is nothing to train any more; None where there is."""
     if info.epoch >= recipe.epochs:
         return f"{info.epoch} epochs are trained"
-    if info.epoch and (reason := stopped(info.history, recipe)):
+    history = [dict(row) for row in info.history]
+    if info.epoch and (reason := stopped(history, recipe) or (stop(history) if stop else "")):
         return f"the training stopped after epoch {info.epoch}: {reason}"
     return None
 
 
-def require_parts(data: Manifest) -> None:
-    """Refuse data without a training part or without a validation part."""
-    for part in ("train", "validation"):
-        if part not in data.parts:
-            raise CustomCNNError(
-                f"Training needs train and validation folders. Received: {show(data.root)} without {part}. "
-                "Make them with customcnn split."
-            )
-
-
-def _check_data(data: Manifest) -> list[str]:
-    require_parts(data)
-    classes = require_classes(data.part("train"))
-    unknown = set(data.part("validation").classes) - set(classes)
-    if unknown:
-        raise CustomCNNError(
-            f"Every class has training images. Received: {show(data.root)}, where only the validation part has "
-            f"{show_all(sorted(unknown))}. Split it again."
-        )
-    return classes
-
-
-def _positive(recipe: Recipe, classes: list[str]) -> str:
-    if recipe.positive and (len(classes) != 2 or recipe.positive not in classes):
-        raise CustomCNNError(
-            f"The positive class is one of two. Received: {show(recipe.positive)} for the classes {show_all(classes)}."
-        )
-    return recipe.positive or (classes[1] if len(classes) == 2 else "")
-
-
-def input_size(recipe: Recipe) -> tuple[int, int]:
-    """Return height and width of the input: the recipe's, or the network's own."""
-    size = recipe.input_size or get_spec(recipe.model).input_size
-    return (size, size) if isinstance(size, int) else (size[0], size[-1])
-
-
 def _prepare(
     run: RunDir, recipe: Recipe, data: Manifest, info: ModelInfo, *, resume: bool, replace_run: bool
-) -> ModelInfo | None:
-    """Return what last.keras holds where a run is resumed; None where the training starts."""
+) -> dict[str, Any] | None:
+    """Return what last.keras holds where a run is resumed, a `ModelInfo`; None where the training starts."""
     if run.path.is_file():
         raise CustomCNNError(f"A run is a folder. Received: {show(run.path)}, which is a file. Choose another --out.")
     if not run.path.is_dir() or not any(run.path.iterdir()):
@@ -320,7 +270,7 @@ def _prepare(
             f"A run is resumed with its own network and classes. Received: {show(run.last)} of {saved.model} for "
             f"{show_all(saved.classes)}. Choose another --out."
         )
-    return saved
+    return saved.as_dict()
 
 
 def _plain(data: Manifest) -> tuple[object, ...]:
@@ -329,34 +279,9 @@ def _plain(data: Manifest) -> tuple[object, ...]:
     return tuple(replace(r, extra={c: r.extra.get(c, "") for c in sorted(columns)}) for r in data.records)
 
 
-def _labelled(
-    packed: Packed, model: "keras.Model", recipe: Recipe, classes: list[str], devices: int
-) -> tuple[Any, Any, int]:
-    labels = packed.labels(classes)
-    outputs = len(model.outputs)
-    wanted = targets(labels, len(classes), model.outputs[0].shape[-1])
-    rows = epoch_rows(labels, packed.rows("train"), recipe.sampling, recipe.seed)
-    scored = packed.rows("validation")
-    held, held_scored = hold(packed.images, rows, scored, recipe.augmentation)
-    training = batches(
-        packed.images,
-        wanted,
-        rows,
-        recipe.batch_size,
-        recipe.seed,
-        transform=make_transform(recipe.augmentation) if recipe.augmentation.active else None,
-        weights=_weights(labels, rows, len(classes), recipe),
-        outputs=outputs,
-        resident=held,
-        devices=devices,
-    )
-    validation = batches(packed.images, wanted, scored, recipe.batch_size, None, outputs=outputs, resident=held_scored)
-    return training, validation, len(rows)
-
-
 def _fit(
     model: "keras.Model",
-    fed: tuple[Any, Any, int],
+    fed: tuple[Any, Any],
     run: RunDir,
     recipe: Recipe,
     info: ModelInfo,
@@ -364,41 +289,40 @@ def _fit(
     progress: Progress,
     say: Callable[[str], object],
     ask: Callable[[str], bool] | None,
+    job: Job,
+    twin: "keras.Model | None",
+    stop: Stop | None,
 ) -> list[dict[str, float]]:
-    from customcnn.callbacks import Epochs, callbacks
+    from customcnn.callbacks import Epochs, ScoreApart, callbacks
 
-    training, validation, images = fed
+    training, validation = fed
 
     def some() -> Iterator[np.ndarray]:
         epoch, training.epoch = training.epoch, 0  # the same images every time
         yield from (training[i][0] for i in range(min(len(training), -(-STATISTICS // recipe.batch_size))))
         training.epoch = epoch
 
-    recorder, bar, *others = callbacks(run, recipe, info, images, progress, say, ask, some, device)
-    if ended := _ended(info, recipe):
+    images = training.per_epoch
+    recorder, bar, *others = callbacks(run, recipe, info, images, progress, say, ask, some, device, job, twin, stop)
+    if ended := _ended(info, recipe, stop):
         recorder.close()
         say(f"Nothing to do: {ended}.")
         return recorder.history_rows
     if info.epoch:
         say(f"Resuming after epoch {info.epoch} of {recipe.epochs}.")
     make_variables(model, training[0][1])
+    first = [Epochs(training)] if twin is None else [Epochs(training), ScoreApart(job, twin, validation)]
     with ExitStack() as stack:
         for callback in (recorder, bar, *others):
             if hasattr(callback, "close"):
                 stack.enter_context(closing(callback))
         model.fit(
             for_fit(training),
-            validation_data=for_fit(validation),
+            validation_data=for_fit(validation) if twin is None else None,
             initial_epoch=info.epoch,
             epochs=recipe.epochs,
             shuffle=False,
             verbose=0,
-            callbacks=[Epochs(training), recorder, bar, *others],
+            callbacks=[*first, recorder, bar, *others],
         )
     return recorder.history_rows
-
-
-def _weights(labels: np.ndarray, rows: np.ndarray, classes: int, recipe: Recipe) -> np.ndarray | None:
-    if recipe.sampling.class_weights == "none":
-        return None
-    return class_weights(labels[rows], classes)[labels]

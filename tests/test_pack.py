@@ -1,5 +1,6 @@
 """The pack: the pixels of every image, decoded once, and made anew when something changes."""
 
+import json
 import os
 import shutil
 import stat
@@ -10,15 +11,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from customcnn import pack as module
 from customcnn import readers
+from customcnn.cli import cli
 from customcnn.errors import CustomCNNError
 from customcnn.feed import batches, targets
 from customcnn.images import BadImage
 from customcnn.manifest import scan
-from customcnn.pack import CACHE, find_pack, pack, stream
+from customcnn.pack import CACHE, find_pack, pack, parse_size, stream
 
 RNG = np.random.default_rng(11)
 NOISE = Image.fromarray(RNG.integers(0, 256, (12, 9, 3), dtype=np.uint8))
@@ -542,3 +545,36 @@ def test_the_temporary_packs_are_each_users_own(make_folder, temporary):
     (home,) = temporary.iterdir()
     assert str(os.getuid()) in home.name, "another user has another folder"
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
+# ---------------------------------------------------------------- the command
+
+
+def run(*words):
+    return CliRunner().invoke(cli, ["pack", *map(str, words)])
+
+
+def test_the_command_makes_the_pack_that_a_training_opens(make_folder):
+    src = make_folder({"all": 3, "hem": 2})
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(src / "all/grey.png")
+    done = run(src, "--size", "6x5")
+    assert done.exit_code == 0, done.output
+    found = find_pack(scan(src), (6, 5))
+    assert found.path == packs_in(src)[0]
+    assert done.stdout == f"Pack: {found.path}\n6 images of 6 x 5 pixels, 540 bytes\n"
+    assert done.stderr == "Note: converted to 8-bit RGB: 1 of mode L.\n"
+    again = run(src, "--size", "6x5", "--json")
+    assert json.loads(again.stdout) == {"pack": str(found.path), "images": 6, "size": [6, 5], "bytes": 540}
+
+
+@pytest.mark.parametrize("size", ["0", "5x", "-3", "5x0", "5x5x5", "big", ""])
+def test_a_size_that_is_none(make_folder, size):
+    with pytest.raises(CustomCNNError) as caught:
+        parse_size(size)
+    assert str(caught.value) == (
+        f"--size is a number of pixels, or height x width. Received: {size!r}. Example: --size 120x160."
+    )
+
+
+def test_sizes():
+    assert parse_size("64") == (64, 64) and parse_size("120x160") == (120, 160)

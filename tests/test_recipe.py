@@ -53,7 +53,7 @@ OTHERS = {
     "focal_gamma": 1.0,
     "label_smoothing": 0.1,
     "epochs": 3,
-    "batch_size": 7,
+    "batch_size": 8,
     "seed": 11,
     "monitor": "val_loss",
     "patience": 4,
@@ -79,6 +79,7 @@ OTHERS = {
     "sampling.oversample": "2",
     "sampling.class_weights": "balanced",
     "sampling.views": 20000,
+    "sampling.shards": 2,
     "schedule.kind": "plateau",
     "schedule.warmup": 2,
     "schedule.factor": 0.1,
@@ -155,6 +156,7 @@ def test_the_defaults_are_the_reports():
         "sampling.oversample": "none",
         "sampling.class_weights": "none",
         "sampling.views": 0,
+        "sampling.shards": 1,
         "schedule.kind": "constant",
         "schedule.warmup": 0,
         "schedule.factor": 0.5,
@@ -235,6 +237,7 @@ undersample = 0
 oversample = "2"
 class_weights = "none"
 views = 0
+shards = 1
 
 [schedule]
 kind = "step"

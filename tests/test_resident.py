@@ -70,7 +70,7 @@ def _batches_of(shape: tuple[int, ...], augmentation: Augmentation) -> dict[str,
                 same &= pixels.tobytes() == np.ascontiguousarray(expected[0]).tobytes()
                 same &= all(np.array_equal(a, b) for a, b in zip(expected[1:], found[1:], strict=True))
                 sizes.add(len(pixels))
-                plain = images[np.sort(host.order()[index * BATCH : (index + 1) * BATCH])]
+                plain = images[np.sort(host.orders()[0][index * BATCH : (index + 1) * BATCH])]
                 moved |= not np.array_equal(pixels, plain)
             host.on_epoch_end()
             device.on_epoch_end()

@@ -8,10 +8,12 @@ import click
 
 from customcnn.cli import completion
 from customcnn.cli.data import FOLDER, workers_option
+from customcnn.cli.far import FOLDER_OR_ADDRESS
 from customcnn.cli.show import json_option, print_json, say, table
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
+    from customcnn.places import Folder
     from customcnn.recipe import Recipe
     from customcnn.train import TrainResult
 
@@ -92,7 +94,7 @@ def summary(
 
 
 @click.command()
-@click.argument("data", type=FOLDER)
+@click.argument("data", type=FOLDER_OR_ADDRESS)
 @model_option
 @click.option("--recipe", type=FOLDER, metavar="FILE", help="A recipe in TOML.  [default: the network's own]")
 @settings_option
@@ -111,6 +113,13 @@ def summary(
     metavar="N|all",
     help="So many devices of this machine share each batch; on TensorFlow or JAX.",
 )
+@click.option(
+    "--hosts",
+    metavar="HOST:PORT|env",
+    help="Train with other processes, on this host or others, that give the same address: of rank 0.",
+)
+@click.option("--rank", type=int, help="Number of this process, from 0.  [default: by torchrun, Open MPI, Slurm, ...]")
+@click.option("--world", type=int, help="How many processes there are.  [default: by torchrun, Open MPI, Slurm]")
 @click.option("--tensorboard", is_flag=True, default=None, help="Write TensorBoard logs into the run.")
 @click.option("--mlflow", flag_value="logs", help="Log to MLflow: into the run, or to MLFLOW_TRACKING_URI.")
 @click.option("--out", type=FOLDER, metavar="RUN", help="The run directory.  [default: runs/MODEL]")
@@ -120,7 +129,7 @@ def summary(
 @no_pack_option
 @workers_option
 def train(
-    data: Path,
+    data: "Folder",
     recipe: Path | None,
     settings: tuple[str, ...],
     out: Path | None,
@@ -129,6 +138,9 @@ def train(
     as_json: bool,
     no_pack: bool,
     devices: str,
+    hosts: str | None,
+    rank: int | None,
+    world: int | None,
     workers: int | None,
     **options: object,
 ) -> None:
@@ -138,8 +150,10 @@ def train(
     Example: customcnn train augmented --model proposed --out runs/proposed
              customcnn train augmented --model small --set input_size=96 --epochs 5
              customcnn train augmented --model mobilenetv2 --weights imagenet --freeze all
+             customcnn train augmented --hosts 10.0.0.5:7654 --rank 0 --world 2
     """
     from customcnn.manifest import scan
+    from customcnn.ranks import find_rank
     from customcnn.recipe import load_recipe, parse_settings
     from customcnn.replicas import parse_devices
     from customcnn.runs import RunDir
@@ -147,6 +161,7 @@ def train(
 
     if resume and replace:
         raise click.UsageError("--resume and --replace exclude each other.")
+    place = find_rank(hosts, rank, world)
     given = parse_settings(settings) | {key: value for key, value in options.items() if value is not None}
     chosen = load_recipe(recipe, given)
     run = RunDir(out or Path("runs") / chosen.model)
@@ -160,13 +175,15 @@ def train(
         replace_run=replace,
         no_pack=no_pack,
         replicas=parse_devices(devices),
+        rank=place,
         workers=workers,
         progress=terminal,
         say=say,
         # A question goes where the JSON would.
         ask=click.confirm if sys.stdin.isatty() and sys.stdout.isatty() and not as_json else None,
     )
-    print_training(result, chosen, as_json)
+    if place is None or place.number == 0:
+        print_training(result, chosen, as_json)
 
 
 def print_training(result: "TrainResult", recipe: "Recipe", as_json: bool, digits: int = 4) -> None:
