@@ -9,6 +9,7 @@ import click
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
 from customcnn.cli.search import given, recipe_options, refuse_both
 from customcnn.cli.show import json_option, print_json, say, say_place, table
+from customcnn.cli.spread import spread_options, spreading
 from customcnn.progress import terminal
 
 SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
@@ -37,6 +38,7 @@ DEFAULTS: dict[str, Any] = {"seeds": 5, "test": 0.2, "ratio": 0.8, "seed": 120, 
 @json_option
 @skip_bad_option
 @workers_option
+@spread_options
 def leakage(
     data: Path,
     recipe: Path | None,
@@ -54,6 +56,9 @@ def leakage(
     ratio: float | None,
     seed: int | None,
     weights: str | None,
+    on: str | None,
+    cpus: float,
+    gpus: float | None,
     **options: object,
 ) -> None:
     """Measure what a leak does to a score: train on a split by image and on one by group, test both on new groups.
@@ -76,17 +81,21 @@ def leakage(
     chosen: dict[str, Any] = {
         key: begun.get(key, default) if asked[key] is None else asked[key] for key, default in DEFAULTS.items()
     }
-    result = price_leak(
-        read_data(data, group_pattern, groups, skip_bad=skip_bad),
-        out,
-        load_recipe(recipe, given(settings, options), base),
-        **chosen,
-        resume=resume,
-        replace_old=replace,
-        workers=workers,
-        progress=terminal,
-        say=say,
-    )
+    images = read_data(data, group_pattern, groups, skip_bad=skip_bad)
+    whole = load_recipe(recipe, given(settings, options), base)
+    with spreading(on, cpus, gpus, data, out) as (spread, tell):
+        result = price_leak(
+            images,
+            out,
+            whole,
+            **chosen,
+            resume=resume,
+            replace_old=replace,
+            workers=workers,
+            spread=spread,
+            progress=terminal,
+            say=tell,
+        )
     print_json(result.found) if as_json else click.echo(report(result.found))
     say_place("Folder", result.path, as_json)
     if result.found["chosen_on_validation"]:

@@ -9,6 +9,7 @@ import click
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
 from customcnn.cli.networks import device_option, model_option, settings_option
 from customcnn.cli.show import GROUPS_UNKNOWN, json_option, print_json, say, say_place, table
+from customcnn.cli.spread import spread_options, spreading
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def recipe_options(command: F) -> F:
 @json_option
 @skip_bad_option
 @workers_option
+@spread_options
 def crossval(
     data: Path,
     recipe: Path | None,
@@ -87,6 +89,9 @@ def crossval(
     as_json: bool,
     skip_bad: bool,
     workers: int | None,
+    on: str | None,
+    cpus: float,
+    gpus: float | None,
     **options: object,
 ) -> None:
     """Train a network on all folds of DATA but one, score it on that one, and so for every fold.
@@ -106,21 +111,25 @@ def crossval(
     out = out or Path("runs") / "crossval"
     begun = (series(out).settings() if resume else None) or {}
     base = parse_recipe(begun["recipe"], str(out)) if begun else None
-    result = run_crossval(
-        read_data(data, group_pattern, groups, skip_bad=skip_bad),
-        out,
-        load_recipe(recipe, given(settings, options), base),
-        folds=begun.get("folds") if folds is None else folds,
-        by=by or begun.get("by", "image"),
-        seed=begun.get("seed", 120) if seed is None else seed,
-        weights=weights or begun.get("weights", "best"),
-        resamples=resamples,
-        resume=resume,
-        replace_old=replace,
-        workers=workers,
-        progress=terminal,
-        say=say,
-    )
+    images = read_data(data, group_pattern, groups, skip_bad=skip_bad)
+    whole = load_recipe(recipe, given(settings, options), base)
+    with spreading(on, cpus, gpus, data, out) as (spread, tell):
+        result = run_crossval(
+            images,
+            out,
+            whole,
+            folds=begun.get("folds") if folds is None else folds,
+            by=by or begun.get("by", "image"),
+            seed=begun.get("seed", 120) if seed is None else seed,
+            weights=weights or begun.get("weights", "best"),
+            resamples=resamples,
+            resume=resume,
+            replace_old=replace,
+            workers=workers,
+            spread=spread,
+            progress=terminal,
+            say=tell,
+        )
     if as_json:
         print_json(result.metrics)
     else:
@@ -171,11 +180,21 @@ def _number(value: float | None) -> str:
 )
 @click.option("--trials", type=int, help="How many at most.  [default: the whole grid, or 20]")
 @click.option("--seed", type=int, help="Of the search; the recipe's own is --set seed=N.  [default: 120]")
+@click.option(
+    "--early-stop",
+    type=click.Choice(["none", "asha"]),
+    help="asha stops a trial after 1, 3, 9 ... epochs unless it is in the best third of those that came as far.  "
+    "[default: none]",
+)
+@click.option(
+    "--min-epochs", type=int, help="With --early-stop: no trial ends before; then 3, 9 ... times as many.  [default: 1]"
+)
 @click.option("--out", type=FOLDER, metavar="DIR", help="The folder of the trials.  [default: runs/tune]")
 @click.option("--resume", is_flag=True, help="Go on with the search that is there, as it was begun.")
 @click.option("--replace", is_flag=True, help="Delete the search that is there.")
 @json_option
 @workers_option
+@spread_options
 def tune(
     data: Path,
     recipe: Path | None,
@@ -183,11 +202,16 @@ def tune(
     method: str | None,
     trials: int | None,
     seed: int | None,
+    early_stop: str | None,
+    min_epochs: int | None,
     out: Path | None,
     resume: bool,
     replace: bool,
     as_json: bool,
     workers: int | None,
+    on: str | None,
+    cpus: float,
+    gpus: float | None,
     **options: object,
 ) -> None:
     """Search for the best recipe among those that the table [search] of FILE describes. Needs customcnn[tune].
@@ -206,19 +230,24 @@ def tune(
     refuse_both(resume, replace)
     out = out or Path("runs") / "tune"
     begun = (series(out).settings() if resume else None) or {}
-    result = run_search(
-        scan(data),
-        out,
-        _space(recipe, given(settings, options), begun),
-        method=method or begun.get("method", "grid"),
-        trials=begun.get("trials") if trials is None else trials,
-        seed=begun.get("seed", 120) if seed is None else seed,
-        resume=resume,
-        replace_old=replace,
-        workers=workers,
-        progress=terminal,
-        say=say,
-    )
+    images, space = scan(data), _space(recipe, given(settings, options), begun)
+    with spreading(on, cpus, gpus, data, out) as (spread, tell):
+        result = run_search(
+            images,
+            out,
+            space,
+            method=method or begun.get("method", "grid"),
+            trials=begun.get("trials") if trials is None else trials,
+            seed=begun.get("seed", 120) if seed is None else seed,
+            early_stop=early_stop or begun.get("early_stop", "none"),
+            min_epochs=begun.get("min_epochs", 1) if min_epochs is None else min_epochs,
+            resume=resume,
+            replace_old=replace,
+            workers=workers,
+            spread=spread,
+            progress=terminal,
+            say=tell,
+        )
     print_json(_search_dict(result)) if as_json else click.echo(_search_text(result))
     if result.monitor.startswith("val_"):
         say("Note: the best trial was chosen by its score on this part; a test part would be free of that choice.")
@@ -234,6 +263,7 @@ def _search_dict(result: "TuneResult") -> dict[str, Any]:
             "epoch": trial.epoch or None,
             "epochs": trial.epochs or None,
             **trial.scores,
+            "stopped": trial.stopped or None,
             "error": trial.error or None,
         }
         for trial in result.ranking
@@ -260,6 +290,10 @@ def _search_text(result: "TuneResult") -> str:
     failed = [
         f"Trial {trial.number} failed ({told(trial.values)}): {trial.error}" for trial in result.trials if trial.error
     ]
+    stopped = [trial for trial in result.trials if trial.stopped]
+    if stopped:
+        told_of = ", ".join(f"{trial.number} (epoch {trial.epochs})" for trial in stopped)
+        failed.insert(0, f"Stopped early: trial{'s' * (len(stopped) > 1)} {told_of}")
     best = result.best
     score = f"{best.scores[result.monitor]:.4f} in epoch {best.epoch}"
     return "\n".join(

@@ -8,6 +8,7 @@ import click
 from customcnn.cli import completion
 from customcnn.cli.data import FOLDER, workers_option
 from customcnn.cli.show import json_option, print_json, say, table
+from customcnn.cli.spread import spread_options, spreading
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 )
 @json_option
 @workers_option
+@spread_options
 def reproduce(
     study: Path,
     data: Path,
@@ -41,6 +43,9 @@ def reproduce(
     settings: tuple[str, ...],
     as_json: bool,
     workers: int | None,
+    on: str | None,
+    cpus: float,
+    gpus: float | None,
 ) -> None:
     """Reproduce a published study on DATA: train and score all of its recipes, and compare.
 
@@ -58,16 +63,19 @@ def reproduce(
     from customcnn.studies.tables import HTML, text, write_tables
 
     path, rows = find_study(study)
-    found = run_study(
-        read_study(path),
-        data,
-        out or Path("runs") / path.resolve().parent.name,
-        Changes(epochs or 0, limit or 0, settings, tuple(rows or only)),
-        workers=workers,
-        progress=terminal,
-        say=say,
-        tables=write_tables,
-    )
+    out = out or Path("runs") / path.resolve().parent.name
+    with spreading(on, cpus, gpus, data, out) as (spread, tell):
+        found = run_study(
+            read_study(path),
+            data,
+            out,
+            Changes(epochs or 0, limit or 0, settings, tuple(rows or only)),
+            workers=workers,
+            spread=spread,
+            progress=terminal,
+            say=tell,
+            tables=write_tables,
+        )
     if as_json:
         print_json(_as_dict(found, found.out / HTML))
     else:

@@ -4,8 +4,9 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,11 +17,16 @@ from customcnn.leakage import DRAWN, Leakage, find_leakage, notes
 from customcnn.manifest import Manifest, read_rows
 from customcnn.metrics import evaluate_predictions
 from customcnn.model_selection.folds import USED, Fold, make_folds
-from customcnn.model_selection.series import Series, forget_networks, hash_images, spoken_once
+from customcnn.model_selection.series import Series, forget_networks, hash_images, pack_once, spoken_once
 from customcnn.progress import Progress, silent
 from customcnn.recipe import Recipe, flat
 from customcnn.runs import RunDir, rows_to_csv
+from customcnn.task import input_size
 from customcnn.train import train
+
+if TYPE_CHECKING:
+    from customcnn.cluster.board import Post
+    from customcnn.cluster.crew import Spread
 
 FROM_HISTORY = ("val_loss", "val_accuracy")
 FROM_METRICS = ("balanced_accuracy", "macro_f1", "weighted_f1", "cohen_kappa", "roc_auc", "log_loss")
@@ -67,6 +73,7 @@ def crossval(
     resume: bool = False,
     replace_old: bool = False,
     workers: int | None = None,
+    spread: "Spread | None" = None,
     progress: Progress = silent,
     say: Callable[[str], object] = lambda line: None,
 ) -> CrossvalResult:
@@ -88,6 +95,7 @@ def crossval(
         resume: go on with the cross-validation that is there: finished folds are kept.
         replace_old: delete the cross-validation that is there.
         workers: threads for decoding; None for one a core.
+        spread: the cluster whose nodes train the folds, several at a time; None for one after the other, here.
         progress: draws the bars, see `customcnn.progress`.
         say: receives one line of text for each thing a user should know.
 
@@ -116,27 +124,86 @@ def crossval(
             say(f"Nothing to do: {len(parts)} folds are trained and scored.")
         for note in notes(data, _leakage(parts)) if open_folds else []:
             say(f"Warning: {note}")
-        for part in open_folds:
-            run = RunDir(out / f"fold-{part.number}")
-            train_images, images = (len(part.manifest.part(name).records) for name in ("train", "validation"))
-            value = f" ({show(part.value)})" if part.value else ""
-            speak(f"Fold {part.number} of {len(parts)}{value}: {train_images:,} images train, {images:,} validate.")
-            for path in (run.metrics, run.confusion):
-                path.unlink(missing_ok=True)  # from an evaluation before more epochs: they mark a finished fold
-            train(part.manifest, run, recipe, resume=True, workers=workers, progress=progress, say=speak)
-            evaluate(
-                run,
-                part.manifest,
-                part="validation",
-                weights=weights,
-                resamples=resamples,
-                device=recipe.device,
-                workers=workers,
-                progress=progress,
-                say=speak,
-            )
-            forget_networks()
+        fold = partial(_train_fold, out, recipe, weights, resamples, workers)
+        if spread is not None and open_folds:
+            _spread(open_folds, len(parts), fold, spread, out, speak)
+        else:
+            for part in open_folds:
+                speak(f"{_title(part, len(parts))}: {_sizes(part)}.")
+                fold(part, progress, speak)
+                forget_networks()
         return _collect(out, parts, recipe, settings, resamples)
+
+
+def _title(part: Fold, count: int) -> str:
+    return f"Fold {part.number} of {count}{f' ({show(part.value)})' if part.value else ''}"
+
+
+def _sizes(part: Fold) -> str:
+    train_images, images = (len(part.manifest.part(name).records) for name in ("train", "validation"))
+    return f"{train_images:,} images train, {images:,} validate"
+
+
+def _spread(
+    parts: Sequence[Fold],
+    count: int,
+    fold: Callable[..., None],
+    spread: "Spread",
+    out: Path,
+    say: Callable[[str], object],
+) -> None:
+    """Train and score the folds on the nodes of a cluster; the first that fails ends all."""
+    with spread.crew(out, say) as crew:
+        for part in parts:
+            crew.start(f"fold-{part.number}", _title(part, count), _sizes(part), _seated, fold, part)
+        while crew.running:
+            key, lost = crew.wait()
+            if lost is not None:
+                raise lost
+            crew.end(key, "done")
+
+
+def _seated(post: "Post", fold: Callable[..., None], part: Fold) -> None:
+    """Train and score a fold on a node."""
+    fold(part, post.progress, post.say, shared=True)
+
+
+def _train_fold(
+    out: Path,
+    recipe: Recipe,
+    weights: str,
+    resamples: int,
+    workers: int | None,
+    part: Fold,
+    progress: Progress,
+    say: Callable[[str], object],
+    *,
+    shared: bool = False,
+) -> None:
+    """Train a fold, or go on with it, and score it.
+
+    Args:
+        out, recipe, weights, resamples, workers, progress, say: as of `crossval`.
+        part: the fold.
+        shared: whether other processes may pack the same images now.
+    """
+    run = RunDir(out / f"fold-{part.number}")
+    for path in (run.metrics, run.confusion):
+        path.unlink(missing_ok=True)  # from an evaluation before more epochs: they mark a finished fold
+    if shared:
+        pack_once(part.manifest, input_size(recipe), workers, progress)
+    train(part.manifest, run, recipe, resume=True, workers=workers, progress=progress, say=say)
+    evaluate(
+        run,
+        part.manifest,
+        part="validation",
+        weights=weights,
+        resamples=resamples,
+        device=recipe.device,
+        workers=workers,
+        progress=progress,
+        say=say,
+    )
 
 
 def series(out: Path) -> Series:

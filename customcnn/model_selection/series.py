@@ -1,9 +1,9 @@
 """A folder of many runs that one command makes: refused, resumed and replaced as a run is, by one process at a time."""
 
-import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from customcnn.errors import CustomCNNError, show
-from customcnn.files import sha256, write_text
+from customcnn.files import Busy, lock_folder, sha256, write_text
 from customcnn.manifest import Manifest
+from customcnn.pack import pack
+from customcnn.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,8 @@ class Series:
         settings = json.loads(json.dumps(settings))
         self._check(settings, resume, replace, free)
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.path, os.O_RDONLY)
+        lock = self._lock()
         try:
-            self._take(lock)
             self._check(settings, resume, replace, free)  # again: who held the lock before may have written meanwhile
             if replace:
                 self._clear()
@@ -86,9 +87,9 @@ class Series:
         finally:
             os.close(lock)
 
-    def _take(self, lock: int) -> None:
+    def _lock(self) -> int:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock_folder(self.path)
         except BlockingIOError:
             raise CustomCNNError(
                 f"A {self.what} is made by one process at a time. Received: {show(self.path)}, which another process "
@@ -180,6 +181,21 @@ def spoken_once(say: Callable[[str], object]) -> Callable[[str], None]:
         say(line)
 
     return speak
+
+
+def pack_once(data: Manifest, size: tuple[int, int], workers: int | None, progress: Progress) -> None:
+    """Make the pack of the images, or wait for the process of this or another node that is making it.
+
+    Args:
+        data, workers, progress: as of `customcnn.pack.pack`.
+        size: height and width in pixels.
+    """
+    while True:
+        try:
+            pack(data, size, workers=workers, progress=progress)
+            return
+        except Busy:
+            time.sleep(1)
 
 
 def forget_networks() -> None:

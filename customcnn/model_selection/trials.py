@@ -1,6 +1,7 @@
 """The trials of a search: Optuna chooses their values and keeps them in a journal that survives a kill."""
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ class Trial:
         epoch: the best one by the monitor; 0 where it failed.
         epochs: how many were trained.
         error: why it failed, one line; "" where it did not.
+        stopped: why it was stopped before its last epoch, by the search; "" where it was not.
     """
 
     number: int
@@ -38,6 +40,24 @@ class Trial:
     epoch: int = 0
     epochs: int = 0
     error: str = ""
+    stopped: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial's training.
+
+    Attributes:
+        scores, epoch, epochs, error, stopped: as of a `Trial`.
+        values: the monitor after every epoch.
+    """
+
+    scores: Mapping[str, float]
+    epoch: int = 0
+    epochs: int = 0
+    values: tuple[float, ...] = ()
+    error: str = ""
+    stopped: str = ""
 
 
 @contextmanager
@@ -76,17 +96,30 @@ def open_study(path: Path, monitor: str) -> Iterator["optuna.Study"]:
 
 
 class Search:
-    """Optuna's study, one trial after the other, so that a resumed search takes the same way as an unbroken one."""
+    """Optuna's study, in which a resumed search takes the same way as an unbroken one.
 
-    def __init__(self, study: "optuna.Study", space: Space, method: str, seed: int) -> None:
-        self.study, self.space, self.method, self.seed = study, space, method, seed
+    Args:
+        study: from `open_study`.
+        space: what is searched.
+        method: one of `METHODS`.
+        seed: of the search.
+        several: whether trials run at the same time: "bayes" then keeps away from those whose scores are not known yet.
+    """
 
-    def next(self, count: int) -> "optuna.trial.Trial | None":
-        """Return the trial that was interrupted, or a new one with its values; None where there are enough."""
+    def __init__(self, study: "optuna.Study", space: Space, method: str, seed: int, *, several: bool = False) -> None:
+        self.study, self.space, self.method, self.seed, self.several = study, space, method, seed, several
+
+    def next(self, count: int, running: Container[int] = ()) -> "optuna.trial.Trial | None":
+        """Return a trial that was interrupted, or a new one with its values; None where there are enough.
+
+        Args:
+            count: how many there are to be.
+            running: the numbers, from 0, of those that are at work now.
+        """
         import optuna
 
         known = self.study.get_trials(deepcopy=False)
-        broken = [trial for trial in known if not trial.state.is_finished()]
+        broken = [trial for trial in known if not trial.state.is_finished() and trial.number not in running]
         number = broken[0].number if broken else len(known)
         if not broken and number >= count:
             return None
@@ -112,19 +145,33 @@ class Search:
         chance = int(np.random.default_rng((self.seed, number, place)).integers(2**32))
         if self.method == "random":
             return RandomSampler(seed=chance)
-        return TPESampler(seed=chance, multivariate=False, constant_liar=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that this is experimental
+            return TPESampler(seed=chance, multivariate=False, constant_liar=self.several)
 
-    def done(
-        self, trial: "optuna.trial.Trial", scores: Mapping[str, float], epoch: int, epochs: int, monitor: str
-    ) -> None:
-        """Record a trial that came to its end."""
-        trial.set_user_attr("result", {"scores": scores, "epoch": epoch, "epochs": epochs})
-        self._tell(trial, scores[monitor])
+    def record(self, trial: "optuna.trial.Trial", outcome: Outcome, monitor: str, *, every: bool = False) -> None:
+        """Record a trial that came to its end, failed or was stopped.
 
-    def failed(self, trial: "optuna.trial.Trial", reason: str) -> None:
-        """Record a trial that failed."""
-        trial.set_user_attr("result", {"scores": {}, "error": reason})
-        self._tell(trial, None)
+        Args:
+            trial: from `next`.
+            outcome: of its training.
+            monitor: the score that counts.
+            every: whether the journal gets its value after each epoch: "bayes" learns what a stopped one was worth.
+        """
+        result: dict[str, Any] = {"scores": outcome.scores}
+        if outcome.error:
+            result["error"] = outcome.error
+        else:
+            result |= {"epoch": outcome.epoch, "epochs": outcome.epochs}
+        if outcome.stopped:
+            result["stopped"] = outcome.stopped
+        if every:
+            known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+            for epoch, value in enumerate(outcome.values, start=1):
+                if epoch not in known:
+                    trial.report(value, epoch)
+        trial.set_user_attr("result", result)
+        self._tell(trial, None if outcome.error or outcome.stopped else outcome.scores[monitor])
 
     def _tell(self, trial: "optuna.trial.Trial", value: float | None) -> None:
         from optuna.samplers import RandomSampler

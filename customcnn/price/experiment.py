@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,13 +14,18 @@ from customcnn.evaluate import evaluate
 from customcnn.files import write_text
 from customcnn.leakage import DRAWN
 from customcnn.manifest import Manifest, read_rows
-from customcnn.model_selection.series import Series, forget_networks, hash_images, spoken_once
+from customcnn.model_selection.series import Series, forget_networks, hash_images, pack_once, spoken_once
 from customcnn.price.arms import WAYS, Arms, check_data, make_arms
 from customcnn.price.interval import METHOD, group_confusions, summarize
 from customcnn.progress import Progress, silent
 from customcnn.recipe import Recipe, flat
 from customcnn.runs import RunDir, rows_to_csv
+from customcnn.task import input_size
 from customcnn.train import train
+
+if TYPE_CHECKING:
+    from customcnn.cluster.board import Post
+    from customcnn.cluster.crew import Spread
 
 SCORES = ("accuracy", "balanced_accuracy")
 CELLS = ("own", "test")
@@ -60,6 +66,7 @@ def price_leak(
     resume: bool = False,
     replace_old: bool = False,
     workers: int | None = None,
+    spread: "Spread | None" = None,
     progress: Progress = silent,
     say: Callable[[str], object] = lambda line: None,
 ) -> Price:
@@ -87,6 +94,7 @@ def price_leak(
         resume: go on with the experiment that is there: finished runs are kept.
         replace_old: delete the experiment that is there.
         workers: threads for decoding; None for one a core.
+        spread: the cluster whose nodes train the networks, several at a time; None for one after the other, here.
         progress: draws the bars, see `customcnn.progress`.
         say: receives one line of text for each thing a user should know.
 
@@ -113,22 +121,93 @@ def price_leak(
         say(f"Warning: {DRAWN}")
     with series(out).opened(settings, resume=resume, replace=replace_old, free=FREE):
         arms = [make_arms(data, test=test, ratio=ratio, seed=seed + i) for i in range(seeds)]
-        done = 0
-        for number, both in enumerate(arms):
-            own = replace(recipe, seed=(recipe.seed + number) % SEEDS)
-            for by in WAYS:
-                run, images = RunDir(_folder(out, both.seed, by)), both.by[by]
-                if _finished(run, own, images):
-                    done += 1
-                    continue
-                speak(f"Seed {both.seed} ({number + 1} of {seeds}), by {by}: {told(images)}.")
-                _mark_open(run)
-                train(images, run, own, resume=True, workers=workers, progress=progress, say=speak)
-                _score(run, images, own, weights, resamples, workers, progress, speak)
+        networks = [
+            Network(both.seed, number, by, both.by[by], replace(recipe, seed=(recipe.seed + number) % SEEDS))
+            for number, both in enumerate(arms)
+            for by in WAYS
+        ]
+        left = [network for network in networks if not _finished(network.run(out), network.recipe, network.images)]
+        one = partial(_train_network, out, weights, resamples, workers)
+        if spread is not None and left:
+            _spread(left, seeds, one, spread, out, speak)
+        else:
+            for network in left:
+                speak(f"{network.title(seeds)}: {told(network.images)}.")
+                one(network, progress, speak)
                 forget_networks()
-        if done == seeds * len(WAYS):
-            say(f"Nothing to do: {done} networks are trained and scored.")
+        if not left:
+            say(f"Nothing to do: {len(networks)} networks are trained and scored.")
         return _collect(out, data, arms, recipe, settings)
+
+
+@dataclass(frozen=True)
+class Network:
+    """One of the networks: the seed of its splits and its number from 0, the way of its split, images, recipe."""
+
+    seed: int
+    number: int
+    by: str
+    images: Manifest
+    recipe: Recipe
+
+    def run(self, out: Path) -> RunDir:
+        """Return its run."""
+        return RunDir(_folder(out, self.seed, self.by))
+
+    def title(self, seeds: int) -> str:
+        """Return what it is, in words."""
+        return f"Seed {self.seed} ({self.number + 1} of {seeds}), by {self.by}"
+
+
+def _spread(
+    networks: Sequence[Network],
+    seeds: int,
+    one: Callable[..., None],
+    spread: "Spread",
+    out: Path,
+    say: Callable[[str], object],
+) -> None:
+    """Train and score the networks on the nodes of a cluster; the first that fails ends all."""
+    with spread.crew(out, say) as crew:
+        for network in networks:
+            key = f"seed-{network.seed}-by-{network.by}"
+            crew.start(key, network.title(seeds), told(network.images), _seated, one, network)
+        while crew.running:
+            key, lost = crew.wait()
+            if lost is not None:
+                raise lost
+            crew.end(key, "done")
+
+
+def _seated(post: "Post", one: Callable[..., None], network: Network) -> None:
+    """Train and score a network on a node."""
+    one(network, post.progress, post.say, shared=True)
+
+
+def _train_network(
+    out: Path,
+    weights: str,
+    resamples: int,
+    workers: int | None,
+    network: Network,
+    progress: Progress,
+    say: Callable[[str], object],
+    *,
+    shared: bool = False,
+) -> None:
+    """Train a network, or go on with it, and score it on both parts.
+
+    Args:
+        out, weights, resamples, workers, progress, say: as of `price_leak`.
+        network: what is trained.
+        shared: whether other processes may pack the same images now.
+    """
+    run, images, recipe = network.run(out), network.images, network.recipe
+    _mark_open(run)
+    if shared:
+        pack_once(images, input_size(recipe), workers, progress)
+    train(images, run, recipe, resume=True, workers=workers, progress=progress, say=say)
+    _score(run, images, recipe, weights, resamples, workers, progress, say)
 
 
 def series(out: Path) -> Series:

@@ -183,6 +183,7 @@ def _lay_out(data: Manifest, wanted: Mapping[str, str], dst: Path, workers: int 
         if plain[record.path] in twice:  # two parts of the folder had a file of this name
             name = name.with_name(f"{record.split}-{name.name}")
         placed.append((record.path, replace(record, path=f"{part}/{name}", split=part)))
+    assert isinstance(data.root, Path)  # a study takes folders of this machine
     with files.Staging(dst) as work:
         for folder in {PurePosixPath(record.path).parent for _, record in placed}:
             (work / folder).mkdir(parents=True)

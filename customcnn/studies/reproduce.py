@@ -7,22 +7,29 @@ result.json, a training that was cut off is resumed.
 import difflib
 import json
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.files import refuse_overlap, write_text
 from customcnn.manifest import Manifest, fingerprint, scan
+from customcnn.model_selection.series import pack_once
 from customcnn.model_selection.space import read_space
 from customcnn.progress import Progress, silent
 from customcnn.recipe import Recipe, load_recipe, parse_recipe, parse_settings
 from customcnn.runs import RunDir
 from customcnn.studies.prepare import prepare
-from customcnn.studies.results import DATA, DONE, FAILED, RUNS, Changes, Reproduction
+from customcnn.studies.results import DATA, DONE, FAILED, RUNS, Changes, Reproduction, Result
 from customcnn.studies.rows import Work, attempt, read_result
 from customcnn.studies.study import Row, Study
+from customcnn.task import input_size
+
+if TYPE_CHECKING:
+    from customcnn.cluster.board import Post
+    from customcnn.cluster.crew import Spread
 
 STATE = "study.json"
 
@@ -36,6 +43,7 @@ def reproduce(
     changes: Changes | None = None,
     *,
     workers: int | None = None,
+    spread: "Spread | None" = None,
     progress: Progress = silent,
     say: Say = lambda line: None,
     tables: Callable[[Reproduction], object] = lambda found: None,
@@ -50,6 +58,7 @@ def reproduce(
         out: where everything goes; an earlier call's folder is gone on with.
         changes: what is to be smaller than in the study; None for nothing.
         workers: threads or processes; None for one a core.
+        spread: the cluster whose nodes run the rows, several at a time; None for one after the other, here.
         progress: see `customcnn.progress`.
         say: receives one line for each thing a user should know.
         tables: is called with the results so far after every row, and writes them.
@@ -77,20 +86,87 @@ def reproduce(
         if any(row.data == name and found.results[row.name].status != DONE for row in rows)
     }
     results = dict(found.results)
-    for number, row in enumerate(rows, start=1):
-        if results[row.name].status == DONE:
-            say(f"Row {number} of {len(rows)}, {row.name}: done before.")
-        else:
-            say(f"Row {number} of {len(rows)}, {row.name}")
-            work = Work(study, row, prepared[row.data], found.run(row), settings, workers, progress, say)
-            results[row.name] = attempt(work, recipes[row.name])
-        for note in results[row.name].notes:
-            say(f"Warning: {row.name}: {note}")
-        if results[row.name].status == FAILED:
-            say(f"Failed: {row.name}: {results[row.name].reason}")
-        found = Reproduction(study, changes, out, dict(results))
-        tables(found)
+
+    def work(row: Row, say: Say) -> Work:
+        return Work(study, row, prepared[row.data], found.run(row), settings, workers, progress, say)
+
+    if spread is None:
+        ends = _one_by_one(rows, recipes, results, work, say)
+    else:
+        ends = _spread(rows, recipes, results, work, spread, out, say)
+    with closing(ends):
+        for name, result in ends:
+            results[name] = result
+            for note in result.notes:
+                say(f"Warning: {name}: {note}")
+            if result.status == FAILED:
+                say(f"Failed: {name}: {result.reason}")
+            found = Reproduction(study, changes, out, dict(results))
+            tables(found)
     return found
+
+
+Recipes = Mapping[str, Recipe | CustomCNNError]
+Ends = Generator[tuple[str, Result]]
+
+
+def _one_by_one(
+    rows: Sequence[Row], recipes: Recipes, before: Mapping[str, Result], work: Callable[[Row, Say], Work], say: Say
+) -> Ends:
+    """Run one row after the other."""
+    for number, row in enumerate(rows, start=1):
+        title = f"Row {number} of {len(rows)}, {row.name}"
+        if before[row.name].status == DONE:
+            say(f"{title}: done before.")
+            yield row.name, before[row.name]
+        else:
+            say(title)
+            yield row.name, attempt(work(row, say), recipes[row.name])
+
+
+def _spread(
+    rows: Sequence[Row],
+    recipes: Recipes,
+    before: Mapping[str, Result],
+    work: Callable[[Row, Say], Work],
+    spread: "Spread",
+    out: Path,
+    say: Say,
+) -> Ends:
+    """Run the rows on the nodes of a cluster; they come as they end."""
+    from customcnn.cluster.connection import LostTask
+
+    with spread.crew(out, say) as crew:
+        for number, row in enumerate(rows, start=1):
+            title, recipe = f"row {number} of {len(rows)}", recipes[row.name]
+            if before[row.name].status == DONE:
+                say(f"{row.name}: done before.")
+                yield row.name, before[row.name]
+            elif isinstance(recipe, CustomCNNError):
+                yield row.name, attempt(work(row, say), recipe)
+            else:
+                parts = replace(work(row, _unsaid), progress=silent)
+                crew.start(row.name, row.name, title, _seated, parts, recipe)
+        while crew.running:
+            name, result = crew.wait()
+            if isinstance(result, LostTask):
+                result = Result(name, FAILED, str(result))
+            crew.end(name, result.status)
+            yield name, result
+
+
+def _unsaid(line: str) -> None:
+    """Say nothing: on a node it is the post that is told."""
+
+
+def _seated(post: "Post", work: Work, recipe: Recipe) -> Result:
+    """Run a row on a node."""
+    try:
+        if work.row.kind != "tune":
+            pack_once(work.data, input_size(recipe), work.workers, post.progress)
+    except CustomCNNError as error:
+        return attempt(work, error)
+    return attempt(replace(work, progress=post.progress, say=post.say), recipe)
 
 
 def _chosen(study: Study, changes: Changes) -> list[Row]:
