@@ -3,7 +3,6 @@
 import itertools
 import os
 import random
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,16 +17,20 @@ from customcnn.errors import CustomCNNError, show
 from customcnn.images import encode, kind, lossless_format, read_image, to_rgb
 from customcnn.manifest import MANIFEST, Manifest, Record, fingerprint, require_classes
 from customcnn.operations import Operations, augment_image, draw_view, turned
+from customcnn.places import Folder, overlapped
 from customcnn.progress import Progress, silent
 from customcnn.sampling import apportion
 from customcnn.transforms.arrays import copy_pixels
-from customcnn.workers import parallel, worker_count
+from customcnn.workers import Workers, as_seen, is_pool, parallel, worker_count
 
 COUNT = 20_000
 """How many training images the report wrote."""
 
 CHUNK = 16
 """How many samples a worker makes at a time: those of one original mostly come together, and decode it once."""
+
+FAR_CHUNK = 64
+"""The same for a worker of a pool: it costs more to send them there."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,12 @@ class AugmentResult:
 class _Task:
     record: Record
     copy: int  # the number of this sample among those of its original; -1: carried over as it is
+    there: str = ""  # the file that a killed call has made of it
 
 
 def augment_folder(
     manifest: Manifest,
-    dst: Path,
+    dst: Folder,
     count: int | None = None,
     *,
     seed: int = 7,
@@ -54,7 +58,7 @@ def augment_folder(
     balance: bool = False,
     minority: bool = False,
     replace_dst: bool = False,
-    workers: int | None = None,
+    workers: Workers = None,
     progress: Progress = silent,
 ) -> AugmentResult:
     """Write `count` augmented training images, each named after its original, and carry the other parts over.
@@ -69,14 +73,15 @@ def augment_folder(
     Args:
         manifest: the source, from `scan`: a split folder, of which only the training part is augmented, or a folder of
             class folders, which is then taken as training images as a whole.
-        dst: the folder to make, of the same layout, with a manifest.csv.
+        dst: the folder to make, a path or an address, of the same layout, with a manifest.csv.
         count: how many images to write for training; None for the report's 20,000.
         seed: of all chance.
         operations: None for the report's turns and flips at .5.
         balance: as many images for each class, instead of the classes' own shares.
         minority: enlarge the smaller classes to the largest; without `count` and `balance`, which say otherwise.
         replace_dst: write over a destination that is not empty.
-        workers: threads where turns and flips are all that is asked for, otherwise processes; None for one a core.
+        workers: threads where turns and flips are all that is asked for, otherwise processes; None for one a core; or
+            a `customcnn.workers.Pool`.
         progress: see `customcnn.progress`.
 
     Raises:
@@ -110,10 +115,12 @@ def augment_folder(
     }
     done: list[Record] = []
     converted = 0
-    with files.Staging(dst, replace=replace_dst, resume=resume) as work:
+    stage = files.staging(dst, replace=replace_dst, resume=resume, shared=is_pool(workers))
+    with stage as work:
         for folder in {PurePosixPath(task.record.path).parent for task in tasks}:
             (work / folder).mkdir(parents=True, exist_ok=True)
-        run = partial(_augment_tasks, manifest.root, work, seed, operations)
+        run = partial(_augment_tasks, as_seen(manifest.root, workers), work, seed, operations)
+        tasks = _with_kept(tasks, stage.kept())
         with progress(len(tasks), "augment") as advance:
             for record, was_converted in _spread(run, tasks, workers, processes=not operations.exact):
                 done.append(record)
@@ -145,6 +152,15 @@ def minority_samples(train: Manifest, *, seed: int) -> Iterator[_Task]:
             yield from (_Task(record, copy) for copy in itertools.islice(free, uses))
 
 
+def _with_kept(tasks: list[_Task], there: frozenset[str]) -> list[_Task]:
+    """Return the tasks with the files that are there already; of none only where there is nothing at all."""
+    if not there:
+        return tasks
+    names = ((task.record.path,) if task.copy < 0 else _sample_names(task.record.path, task.copy) for task in tasks)
+    made = (next((name for name in some if name in there), "") for some in names)
+    return [replace(task, there=name) for task, name in zip(tasks, made, strict=True)]
+
+
 def _by_class(train: Manifest) -> dict[str, list[Record]]:
     by_class: dict[str, list[Record]] = {label: [] for label in train.classes}
     for record in train.records:
@@ -164,15 +180,15 @@ _Made = Iterator[tuple[Record, bool]]
 _Run = Callable[[list[_Task]], _Made]
 
 
-def _spread(run: _Run, tasks: list[_Task], workers: int | None, *, processes: bool) -> _Made:
+def _spread(run: _Run, tasks: list[_Task], workers: Workers, *, processes: bool) -> _Made:
     """Yield what `run` yields for all tasks, in their order, some of them at a time in each worker."""
     count = worker_count(workers)
-    if count == 1:
+    if count == 1 and not is_pool(workers):
         yield from run(tasks)
         return
-    size = max(1, min(CHUNK, len(tasks) // (4 * count)))
+    size = max(1, min(FAR_CHUNK if is_pool(workers) else CHUNK, len(tasks) // (4 * count)))
     chunks = (tasks[i : i + size] for i in range(0, len(tasks), size))
-    for done in parallel(partial(_finish, run), chunks, count, processes=processes):
+    for done in parallel(partial(_finish, run), chunks, workers, processes=processes, block=1):
         yield from done
 
 
@@ -180,17 +196,30 @@ def _finish(run: _Run, tasks: list[_Task]) -> list[tuple[Record, bool]]:
     return list(run(tasks))
 
 
-def _augment_tasks(root: Path, work: Path, seed: int, operations: Operations, tasks: list[_Task]) -> _Made:
+def _augment_tasks(root: Folder, work: Folder, seed: int, operations: Operations, tasks: list[_Task]) -> _Made:
     memory = BmpMemory()
+    with overlapped(_reads(root, work, tasks), work):
+        for (path, carried), group in itertools.groupby(tasks, lambda task: (task.record.path, task.copy < 0)):
+            if carried:
+                yield from ((_carry_over(root / path, work, task), False) for task in group)
+            else:
+                yield from _augment_file(root, work, seed, operations, list(group), memory)
+
+
+def _reads(root: Folder, work: Folder, tasks: list[_Task]) -> Iterator[Folder]:
+    """Yield the files that `_augment_tasks` reads, in that order."""
     for (path, carried), group in itertools.groupby(tasks, lambda task: (task.record.path, task.copy < 0)):
-        if carried:
-            yield from ((_carry_over(root / path, work, task.record), False) for task in group)
-        else:
-            yield from _augment_file(root, work, seed, operations, list(group), memory)
+        if not carried:
+            yield root / path
+        for task in group:
+            if task.there:
+                yield work / task.there
+            elif carried and not (task.record.sha256 and files.in_one_store(root, work)):
+                yield root / path
 
 
 def _augment_file(
-    root: Path, work: Path, seed: int, operations: Operations, tasks: list[_Task], memory: BmpMemory
+    root: Folder, work: Folder, seed: int, operations: Operations, tasks: list[_Task], memory: BmpMemory
 ) -> _Made:
     """Make samples of one original."""
     record = tasks[0].record
@@ -206,7 +235,7 @@ def _augment_file(
     for task in tasks:
         same, as_png = _sample_names(record.path, task.copy)
         target = same if keeps_format else as_png
-        if (work / target).exists():
+        if task.there == target:
             data: bytes | memoryview = (work / target).read_bytes()
         else:
             data = make(f"{seed}/{record.path}/{task.copy}")
@@ -249,13 +278,21 @@ def _group(record: Record) -> str:
     return record.group or ("" if record.split else record.path)
 
 
-def _carry_over(source: Path, work: Path, record: Record) -> Record:
-    target = work / record.path
-    if not target.exists():
+def _carry_over(source: Folder, work: Folder, task: _Task) -> Record:
+    record, target = task.record, work / task.record.path
+    digest = record.sha256
+    if task.there:
+        digest = digest or files.sha256(target.read_bytes())
+    elif isinstance(source, Path) and isinstance(target, Path):
         try:
             os.link(source.resolve(), target)
         except OSError:  # another file system, or one without hard links
-            beside = target.with_name(f".{target.name}.partial")
-            shutil.copyfile(source, beside)
-            beside.replace(target)
-    return replace(record, group=_group(record), sha256=record.sha256 or files.sha256(target.read_bytes()))
+            files.copy(source, target)
+        digest = digest or files.sha256(target.read_bytes())
+    elif digest and files.in_one_store(source, target):
+        files.copy(source, target)
+    else:
+        data = source.read_bytes()
+        files.write_bytes(target, data)
+        digest = digest or files.sha256(data)
+    return replace(record, group=_group(record), sha256=digest)

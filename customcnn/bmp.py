@@ -2,12 +2,12 @@
 
 import struct
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from customcnn.images import MAX_PIXELS, encode
+from customcnn.places import Address, Folder
 
 HEADER = 54
 """Bytes before the pixels of a BMP without a palette."""
@@ -22,12 +22,14 @@ class BmpMemory:
     def __init__(self) -> None:
         self._read = self._written = np.empty(0, np.uint8)
 
-    def read(self, path: Path) -> np.ndarray | None:
+    def read(self, path: Folder) -> np.ndarray | None:
         """Return the pixels of a BMP that needs no decoder: whole, 24 bits, without palette and compression.
 
         Returns:
-            uint8 (H, W, 3), blue, green, red; None for any other file and for one that cannot be read.
+            uint8 (H, W, 3), blue, green, red; None for any other file, for one that cannot be read, and at an address.
         """
+        if isinstance(path, Address):
+            return None
         try:
             with path.open("rb", buffering=0) as file:
                 head = file.read(HEADER)

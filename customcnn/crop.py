@@ -1,11 +1,12 @@
 """Crop every image of a folder: about its centre with the same pixels, or about its nucleus with an even background."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
+import PIL
 from PIL import Image
 
 from customcnn import files
@@ -21,10 +22,11 @@ from customcnn.images import (
     read_image,
     to_rgb,
 )
-from customcnn.manifest import MANIFEST, Manifest, Record, bad_files
+from customcnn.manifest import MANIFEST, Manifest, Record, bad_files, fingerprint
+from customcnn.places import Address, Folder
 from customcnn.progress import Progress, silent
 from customcnn.stain import cut_out
-from customcnn.workers import parallel
+from customcnn.workers import Workers, as_seen, is_pool, on_files
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,13 @@ class CropResult:
     manifest: Manifest
     skipped: list[tuple[str, str]]
     reformatted: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    record: Record
+    taken: bool  # an image of the name that this one would have as a PNG
+    there: str = ""  # the file that a killed call has made of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +56,14 @@ class _Outcome:
 
 def crop_folder(
     manifest: Manifest,
-    dst: Path,
+    dst: Folder,
     size: int = 400,
     *,
     about: str = "centre",
     check: bool = True,
     replace_dst: bool = False,
     skip_bad: bool = False,
-    workers: int | None = None,
+    workers: Workers = None,
     progress: Progress = silent,
 ) -> CropResult:
     """Crop every image to a centred square, losslessly, into a folder of the same layout with a manifest.csv.
@@ -64,14 +73,15 @@ def crop_folder(
 
     Args:
         manifest: the source, from `scan`.
-        dst: the folder to make.
+        dst: the folder to make, a path or an address.
         size: edge of the square in pixels.
         about: "centre" keeps the pixels as they are; "nucleus" takes the square about the largest stained nucleus,
             which may pass the edges, makes the background evenly white (see `customcnn.stain`), and writes PNG.
         check: about the centre, refuse where foreground, judged on the image's own background, lies outside the square.
         replace_dst: write over a destination that is not empty.
         skip_bad: leave out files that cannot be decoded, and what `scan` left out, instead of failing.
-        workers: threads; None for one a core.
+        workers: threads; None for one a core; or a `customcnn.workers.Pool`. On a pool, and at an address, a killed
+            call goes on where it stopped.
         progress: see `customcnn.progress`.
 
     Raises:
@@ -82,15 +92,24 @@ def crop_folder(
     if size < 1:
         raise CustomCNNError(f"A crop has at least one pixel. Received: --size {size}. Give --size 1 or more.")
     files.refuse_overlap(manifest.root, dst)
-    with files.Staging(dst, replace=replace_dst) as work:
+    far = is_pool(workers) or isinstance(dst, Address)
+    stage = files.staging(
+        dst, replace=replace_dst, resume=_resume(manifest, size, about, check) if far else None, shared=far
+    )
+    root = as_seen(manifest.root, workers)
+    with stage as work:
         for folder in {PurePosixPath(record.path).parent for record in manifest.records}:
-            (work / folder).mkdir(parents=True)
+            (work / folder).mkdir(parents=True, exist_ok=True)
         outcomes: list[_Outcome] = []
+        crop = partial(_crop_file, check=check) if about == "centre" else _cut_out_file
+        task = partial(_unless_there, crop, root, work, size)
+        tasks = _tasks(manifest.records, stage.kept())
+
+        def reads(task: _Task) -> Folder:
+            return work / task.there if task.there else root / task.record.path
+
         with progress(len(manifest.records), "crop") as advance:
-            names = frozenset(record.path for record in manifest.records)
-            crop = partial(_crop_file, check=check) if about == "centre" else _cut_out_file
-            task: Callable[[Record], _Outcome] = partial(crop, manifest.root, work, size, names)
-            for outcome in parallel(task, manifest.records, workers):
+            for outcome in on_files(task, tasks, workers, reads=reads, writes=work):
                 outcomes.append(outcome)
                 advance(1)
         bad = [*manifest.skipped, *((outcome.record.path, outcome.bad) for outcome in outcomes if outcome.bad)]
@@ -127,20 +146,44 @@ def _refuse(outcomes: list[_Outcome], size: int) -> None:
         )
 
 
-def _cut_out_file(root: Path, work: Path, size: int, names: frozenset[str], record: Record) -> _Outcome:
+def _resume(manifest: Manifest, size: int, about: str, check: bool) -> dict[str, object]:
+    # Another Pillow may decode to other pixels.
+    settings = {"size": size, "about": about, "check": check, "pillow": PIL.__version__}
+    return {"command": "crop", "source": fingerprint(manifest), **settings}
+
+
+def _tasks(records: Sequence[Record], there: frozenset[str]) -> Iterator[_Task]:
+    names = {record.path for record in records}
+    for record in records:
+        png = f"{record.path}.png"
+        made = record.path if record.path in there else png if png in there and png not in names else ""
+        yield _Task(record, png in names, made)
+
+
+def _unless_there(
+    crop: Callable[[Folder, Folder, int, _Task], _Outcome], root: Folder, work: Folder, size: int, task: _Task
+) -> _Outcome:
+    if not task.there:
+        return crop(root, work, size, task)
+    return _Outcome(replace(task.record, path=task.there, sha256=files.sha256((work / task.there).read_bytes())))
+
+
+def _cut_out_file(root: Folder, work: Folder, size: int, task: _Task) -> _Outcome:
+    record = task.record
     try:
         image = read_image(root / record.path)
     except BadImage as error:
         return _Outcome(record, bad=error.reason)
     path = record.path if record.path.lower().endswith(".png") else f"{record.path}.png"
-    if path != record.path and path in names:
+    if path != record.path and task.taken:
         return _Outcome(record, taken=True)
     data = encode(Image.fromarray(cut_out(np.asarray(to_rgb(image)), size)), "PNG")
     files.write_bytes(work / path, data)
     return _Outcome(replace(record, path=path, sha256=files.sha256(data)))
 
 
-def _crop_file(root: Path, work: Path, size: int, names: frozenset[str], record: Record, *, check: bool) -> _Outcome:
+def _crop_file(root: Folder, work: Folder, size: int, task: _Task, *, check: bool) -> _Outcome:
+    record = task.record
     try:
         image = read_image(root / record.path)
     except BadImage as error:
@@ -157,7 +200,7 @@ def _crop_file(root: Path, work: Path, size: int, names: frozenset[str], record:
             return _Outcome(record, cut=True)
     format = lossless_format(image)
     path = record.path if format == image.format else f"{record.path}.png"
-    if path != record.path and path in names:
+    if path != record.path and task.taken:
         return _Outcome(record, taken=True)
     cropped = image.crop(box)
     if format == "PNG" and image.mode == "CMYK":  # a JPEG may be CMYK, a PNG may not

@@ -4,12 +4,12 @@ import io
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from customcnn.errors import CustomCNNError, show
+from customcnn.places import Folder
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # to Pillow, MPO is a kind of JPEG
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
@@ -29,15 +29,15 @@ REDUCED = "customcnn_reduced"
 class BadImage(CustomCNNError):
     """A file that cannot be used as an image; `reason` says why in a few words."""
 
-    def __init__(self, path: str | Path, reason: str) -> None:
+    def __init__(self, path: str | Folder, reason: str) -> None:
         self.path, self.reason = path, reason
         super().__init__(f"Images are single pictures of a known format. Received: {show(path)}, {reason}.")
 
-    def __reduce__(self) -> tuple[type["BadImage"], tuple[str | Path, str]]:
+    def __reduce__(self) -> tuple[type["BadImage"], tuple[str | Folder, str]]:
         return BadImage, (self.path, self.reason)  # errors cross from worker processes by pickle
 
 
-def open_image(data: bytes, path: str | Path) -> Image.Image:
+def open_image(data: bytes, path: str | Folder) -> Image.Image:
     """Open and fully decode one image.
 
     Args:
@@ -60,7 +60,7 @@ def open_image(data: bytes, path: str | Path) -> Image.Image:
     return image
 
 
-def load(image: Image.Image, name: str | Path) -> None:
+def load(image: Image.Image, name: str | Folder) -> None:
     """Decode what Pillow has opened, where it is one picture of a known range.
 
     Args:
@@ -85,7 +85,7 @@ def load(image: Image.Image, name: str | Path) -> None:
 
 
 @contextmanager
-def _as_bad_image(name: str | Path) -> Iterator[None]:
+def _as_bad_image(name: str | Folder) -> Iterator[None]:
     """Turn what Pillow raises about a file into a `BadImage`."""
     try:
         yield
@@ -99,17 +99,25 @@ def _as_bad_image(name: str | Path) -> Iterator[None]:
         raise BadImage(name, f"damaged ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Folder) -> Image.Image:
     """Open and fully decode one image file; see `open_image`.
 
     Raises:
         BadImage: as by `open_image`, or the file cannot be read.
     """
+    return open_image(read_file(path), path)
+
+
+def read_file(path: Folder) -> bytes:
+    """Return the bytes of a file.
+
+    Raises:
+        BadImage: it cannot be read.
+    """
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise BadImage(path, f"unreadable ({error.strerror})") from None
-    return open_image(data, path)
 
 
 def kind(image: Image.Image) -> str:
@@ -147,7 +155,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+def decode(path: Folder, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode a file to an array.
 
     Args:

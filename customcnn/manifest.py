@@ -1,6 +1,7 @@
 """The manifest: one record for every image, with its label, its group and its part of the split. Folders and CSV."""
 
 import csv
+import errno
 import hashlib
 import io
 import os
@@ -12,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.files import write_bytes
+from customcnn.files import MARK, write_bytes
 from customcnn.images import SUFFIXES
+from customcnn.places import Address, Folder, parse_folder
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "label", "group", "split", "sha256")
@@ -51,7 +53,7 @@ class Record:
 class Manifest:
     """The records of one folder, sorted by path."""
 
-    root: Path
+    root: Folder
     records: tuple[Record, ...]
     skipped: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     """(path, reason) of what `scan` left out."""
@@ -85,7 +87,7 @@ class Manifest:
         """Count the images by (split, label)."""
         return Counter((record.split, record.label) for record in self.records)
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Folder) -> None:
         """Write the CSV, whole or not at all: the columns path, label, group, split, sha256, then any further ones."""
         extra = sorted({column for record in self.records for column in record.extra})
         # A carriage return is quoted only when everything is.
@@ -104,7 +106,7 @@ class Manifest:
             yield [r.path, r.label, r.group, r.split, r.sha256, *(r.extra.get(column, "") for column in extra)]
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Folder) -> Manifest:
     """Read a manifest CSV written by `Manifest.write`.
 
     Raises:
@@ -127,7 +129,7 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(path.parent, tuple(sorted(records, key=lambda r: r.path)))
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_rows(path: Folder, columns: Sequence[str]) -> list[dict[str, str]]:
     """Read a CSV with a header into one dictionary a row.
 
     Args:
@@ -140,10 +142,11 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return list(_rows(path, columns))
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+def _rows(path: Folder, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     try:
         # No newline is the end of a line but keeps its bytes: carriage returns inside names must not become newlines.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        file = io.BytesIO(path.read_bytes()) if isinstance(path, Address) else path.open("rb")
+        with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             reader = csv.DictReader(text, strict=True)
             missing = [column for column in columns if column not in (reader.fieldnames or ())]
             if missing:
@@ -156,28 +159,36 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
         raise CustomCNNError(f"A CSV file is readable text. Received: {show(path)} ({error}).") from None
 
 
-def scan(root: Path, *, skip_bad: bool = False) -> Manifest:
+def scan(root: Folder | str, *, skip_bad: bool = False) -> Manifest:
     """List the images of a folder of class folders, or of train/validation/test folders of class folders.
 
     Where the folder holds a manifest.csv, groups, splits, hashes and further columns come from it. Files are not opened
     here: whether each is an image shows when it is decoded.
 
     Args:
-        root: the folder.
+        root: the folder: a path, or an address such as s3://bucket/cells.
         skip_bad: leave out what does not belong (stray files, nested folders, rows without a file) instead of failing.
 
     Returns:
         The manifest, sorted by path.
 
     Raises:
-        CustomCNNError: the folder is missing or holds no image, or something in it does not belong (all are named).
+        CustomCNNError: the folder is missing or holds no image, something in it does not belong (all are named), or it
+            is at an address and was not finished.
     """
-    if not root.is_dir():
+    root = parse_folder(root)
+    names = root.files().keys() if isinstance(root, Address) else None
+    if not (root.is_dir() if isinstance(root, Path) else names):
         raise CustomCNNError(
             f"Data is a folder of class folders. Received: {show(root)}, which is no folder. Check its name."
         )
-    files, bad = _walk(root)
-    if (root / MANIFEST).is_file():
+    if names and MARK in names:
+        raise CustomCNNError(
+            f"Data is a folder that is whole. Received: {show(root)}, which is not complete: it is being written, or "
+            "that was broken off. Give the command that writes it again."
+        )
+    files, bad = _walk(root) if isinstance(root, Path) else _walk_names(names or ())
+    if MANIFEST in names if names is not None else (root / MANIFEST).is_file():
         files, unlisted = _join(files, read_manifest(root / MANIFEST))
         bad += unlisted
     if bad and not skip_bad:
@@ -202,16 +213,24 @@ def bad_files(bad: Iterable[tuple[str, str]]) -> CustomCNNError:
 def fingerprint(manifest: Manifest) -> str:
     """Return a hash of the records and of every file's size and time: it changes whenever an image does."""
     digest = hashlib.sha256()
+    root = manifest.root
+    listed = root.files() if isinstance(root, Address) else {}  # one list: to ask for each file would take much longer
     for record in manifest.records:
         try:
-            status = (manifest.root / record.path).stat()
-        except OSError as error:
+            stamp = listed[record.path] if isinstance(root, Address) else _stamp(root / record.path)
+        except (OSError, KeyError) as error:
+            reason = error.strerror if isinstance(error, OSError) else os.strerror(errno.ENOENT)
             raise CustomCNNError(
-                f"Every image in the manifest can be read. Received: {show(record.path)} ({error.strerror})."
+                f"Every image in the manifest can be read. Received: {show(record.path)} ({reason})."
             ) from None
-        row = (record.path, record.label, record.group, record.split, status.st_size, status.st_mtime_ns)
+        row = (record.path, record.label, record.group, record.split, *stamp)
         digest.update(repr(row).encode())
     return digest.hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _walk(root: Path) -> tuple[list[Record], list[tuple[str, str]]]:
@@ -256,8 +275,34 @@ def _class_folder(folder: Path, prefix: str, split: str, files: list[Record], ba
         bad.append((prefix, "a class folder without images"))
 
 
+def _walk_names(names: Iterable[str]) -> tuple[list[Record], list[tuple[str, str]]]:
+    """Do the same for a folder at an address, by the paths of all its files."""
+    split = [parts for name in names if not any(map(_is_litter_name, parts := name.split("/")))]
+    parts_only = {parts[0] for parts in split if len(parts) > 1}
+    depth = 2 if parts_only and parts_only <= {*PARTS} else 1
+    files: list[Record] = []
+    bad: dict[str, str] = {}
+    for parts in split:
+        name = "/".join(parts)
+        if name == MANIFEST:
+            continue
+        if len(parts) <= depth:
+            bad[name] = "a file beside the class folders"
+        elif len(parts) > depth + 1:
+            bad["/".join(parts[: depth + 1])] = "a folder inside a class folder"
+        elif os.path.splitext(name)[1].lower() not in SUFFIXES:
+            bad[name] = "not an image by its name"
+        else:
+            files.append(Record(name, sys.intern(parts[-2]), split=sys.intern(parts[0]) if depth == 2 else ""))
+    return files, [*bad.items()]
+
+
 def _is_litter(entry: Path | os.DirEntry[str]) -> bool:
-    return entry.name.startswith(".") or entry.name.lower() in LITTER
+    return _is_litter_name(entry.name)
+
+
+def _is_litter_name(name: str) -> bool:
+    return name.startswith(".") or name.lower() in LITTER
 
 
 def _join(files: list[Record], listed: Manifest) -> tuple[list[Record], list[tuple[str, str]]]:

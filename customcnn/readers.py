@@ -3,14 +3,14 @@
 import io
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from customcnn.images import MAX_PIXELS, kind, open_image, read_image, resize, to_rgb
+from customcnn.places import Folder
 
-Reader = Callable[[Path, tuple[int, int]], tuple[np.ndarray, str]]
+Reader = Callable[[Folder, tuple[int, int]], tuple[np.ndarray, str]]
 """A file and (height, width) go in; uint8 (height, width, 3) and the file's `kind` come out, or a `BadImage`."""
 
 WORTH = 1_000
@@ -32,13 +32,13 @@ def is_quick() -> bool:
     return True
 
 
-def read(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, str]:
+def read(path: Folder, size: tuple[int, int]) -> tuple[np.ndarray, str]:
     """Decode and resize one file by Pillow; see `Reader`."""
     image = read_image(path)
     return np.asarray(resize(to_rgb(image), size)), kind(image)
 
 
-def quick_read(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, str]:
+def quick_read(path: Folder, size: tuple[int, int]) -> tuple[np.ndarray, str]:
     """Decode and resize one file: a JPEG by simplejpeg, any other by Pillow, and resize by Numba; see `Reader`."""
     from customcnn.resample import resize as quick_resize
 

@@ -1,11 +1,12 @@
 """Split a folder of class folders into train, validation and test: by image as the report did, or by group."""
 
 import errno
+import hashlib
 import os
 import random
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,9 @@ from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.images import BadImage, open_image
 from customcnn.leakage import Leakage, find_leakage
 from customcnn.manifest import MANIFEST, PARTS, Manifest, Record, bad_files, require_classes
+from customcnn.places import Address, Folder
 from customcnn.progress import Progress, silent
-from customcnn.workers import parallel
+from customcnn.workers import Workers, as_seen, is_pool, on_files
 
 WAYS = ("image", "group")
 LINKS = ("copy", "hard", "symlink")
@@ -226,7 +228,7 @@ class SplitResult:
 
 
 def check_files(
-    manifest: Manifest, *, skip_bad: bool = False, workers: int | None = None, progress: Progress = silent
+    manifest: Manifest, *, skip_bad: bool = False, workers: Workers = None, progress: Progress = silent
 ) -> tuple[Manifest, list[tuple[str, str]]]:
     """Decode every image once and add its SHA-256.
 
@@ -238,12 +240,10 @@ def check_files(
     """
     good: list[Record] = []
     bad = list(manifest.skipped)
+    root = as_seen(manifest.root, workers)
+    outcomes = on_files(partial(_check, root), manifest.records, workers, reads=lambda record: root / record.path)
     with progress(len(manifest.records), "check") as advance:
-        for record, outcome in zip(
-            manifest.records,
-            parallel(partial(_check, manifest.root), manifest.records, workers),
-            strict=True,
-        ):
+        for record, outcome in zip(manifest.records, outcomes, strict=True):
             if isinstance(outcome, BadImage):
                 bad.append((record.path, outcome.reason))
             else:
@@ -256,7 +256,7 @@ def check_files(
     return replace(manifest, records=tuple(good), skipped=()), bad
 
 
-def _check(root: Path, record: Record) -> str | BadImage:
+def _check(root: Folder, record: Record) -> str | BadImage:
     try:
         data = (root / record.path).read_bytes()
         open_image(data, record.path)
@@ -269,7 +269,7 @@ def _check(root: Path, record: Record) -> str | BadImage:
 
 def split_folder(
     manifest: Manifest,
-    dst: Path,
+    dst: Folder,
     parts: Shares,
     *,
     by: str = "image",
@@ -277,21 +277,22 @@ def split_folder(
     link: str = "copy",
     replace_dst: bool = False,
     skip_bad: bool = False,
-    workers: int | None = None,
+    workers: Workers = None,
     progress: Progress = silent,
 ) -> SplitResult:
     """Split class folders into `dst/train`, `dst/validation` and, if it has a share, `dst/test`, with a manifest.csv.
 
     Args:
         manifest: the source, from `scan`, with groups if they are known.
-        dst: the folder to make.
+        dst: the folder to make, a path or an address.
         parts: the shares, from `shares`.
         by: "image" (the report's rule) or "group".
         seed: the same seed gives the same split.
         link: "copy", "hard" or "symlink".
         replace_dst: write over a destination that is not empty.
         skip_bad: leave out files that cannot be decoded, and what `scan` left out, instead of failing.
-        workers: threads; None for one a core.
+        workers: threads; None for one a core; or a `customcnn.workers.Pool`. On a pool, and at an address, what a
+            killed call has copied is not copied again.
         progress: see `customcnn.progress`.
 
     Raises:
@@ -311,11 +312,19 @@ def split_folder(
         (record.path, replace(record, path=f"{part}/{record.path}", split=part))
         for record, part in zip(manifest.records, chosen, strict=True)
     ]
-    with files.Staging(dst, replace=replace_dst) as work:
+    far = is_pool(workers) or isinstance(dst, Address)
+    stage = files.staging(dst, replace=replace_dst, resume=_resume(placed, link) if far else None, shared=far)
+    root = as_seen(manifest.root, workers)
+    with stage as work:
         for folder in {Path(record.path).parent for _, record in placed}:
-            (work / folder).mkdir(parents=True)
-        with progress(len(placed), "split") as advance:
-            for _ in parallel(partial(_place, manifest.root, work, link), placed, workers):
+            (work / folder).mkdir(parents=True, exist_ok=True)
+        there = stage.kept()
+        missing = [(path, record.path) for path, record in placed if record.path not in there]
+        place = partial(_place, root, work, link)
+        # What a store copies by itself is not read.
+        reads = None if files.in_one_store(root, work) else lambda item: root / item[0]
+        with progress(len(missing), "split") as advance:
+            for _ in on_files(place, missing, workers, reads=reads, writes=work):
                 advance(1)
         records = tuple(sorted((record for _, record in placed), key=lambda record: record.path))
         result = Manifest(dst, records)
@@ -323,10 +332,22 @@ def split_folder(
     return SplitResult(result, skipped, leakages(result))
 
 
-def _refuse(manifest: Manifest, dst: Path, by: str, link: str, replace_dst: bool) -> None:
+def _resume(placed: Sequence[tuple[str, Record]], link: str) -> dict[str, str]:
+    digest = hashlib.sha256()
+    for path, record in placed:
+        digest.update(repr((path, record.path, record.sha256)).encode())
+    return {"command": "split", "link": link, "files": digest.hexdigest()}
+
+
+def _refuse(manifest: Manifest, dst: Folder, by: str, link: str, replace_dst: bool) -> None:
     if by not in WAYS or link not in LINKS:
         wrong, known = (by, WAYS) if by not in WAYS else (link, LINKS)
         raise ValueError(f"A split knows the words {show_all(known)}. Received: {show(wrong)}.")
+    if link != "copy" and not (isinstance(manifest.root, Path) and isinstance(dst, Path)):
+        raise CustomCNNError(
+            f"Links join files of one machine. Received: --link {link} with {show(manifest.root)} and {show(dst)}. "
+            "Use --link copy."
+        )
     files.refuse_overlap(manifest.root, dst)
     files.refuse_non_empty(dst, replace_dst)
     if manifest.parts:
@@ -347,19 +368,25 @@ def leakages(manifest: Manifest) -> list[Leakage]:
     return [find_leakage(train, manifest.part(part).records, part) for part in manifest.parts if part != "train"]
 
 
-def _place(root: Path, work: Path, link: str, item: tuple[str, Record]) -> None:
-    source, target = root / item[0], work / item[1].path
-    if link == "copy":
-        shutil.copyfile(source, target)
-    elif link == "hard":
-        try:
-            os.link(source.resolve(), target)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
-                raise
-            raise CustomCNNError(
-                f"Hard links join files of one file system. Received: {show(source)} ({error.strerror}). "
-                "Use --link copy or --link symlink."
-            ) from None
-    else:
-        target.symlink_to(source.resolve())
+def _place(root: Folder, work: Folder, link: str, item: tuple[str, str]) -> None:
+    source, target = root / item[0], work / item[1]
+    if link == "copy" or isinstance(source, Address) or isinstance(target, Address):
+        files.copy(source, target)
+        return
+    with suppress(FileExistsError):  # made by a worker that was lost before it could say so
+        if link == "symlink":
+            target.symlink_to(source.resolve())
+        else:
+            _hard_link(source, target)
+
+
+def _hard_link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+            raise
+        raise CustomCNNError(
+            f"Hard links join files of one file system. Received: {show(source)} ({error.strerror}). "
+            "Use --link copy or --link symlink."
+        ) from None

@@ -1,4 +1,4 @@
-"""Work spread over threads or processes, its results in order."""
+"""Work spread over threads, processes or the workers of many machines, its results in order."""
 
 import math
 import os
@@ -6,19 +6,23 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context, parent_process, resource_tracker
-from typing import TypeVar
+from typing import Protocol, TypeAlias, TypeGuard, TypeVar
 
 from customcnn.errors import CustomCNNError
+from customcnn.places import Address, Folder, overlapped
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+TOGETHER = 32
+"""So many items are one task of a `Pool`: what it costs to send one is then little beside the work."""
 
 SAMPLE, BLOCK = 128, 4096
 """So many items `parallel` does by threads and so many alone, and then this many by what was faster."""
@@ -27,36 +31,67 @@ QUICK = 0.005
 """Seconds: of items that take longer, none is done alone to see whether that were faster."""
 
 
-def worker_count(workers: int | None) -> int:
-    """Return the number of workers: as given, or one for every core this process may use.
+class Pool(Protocol):
+    """Workers that are not this process's own, such as those of a `customcnn.cluster.Cluster`."""
+
+    @property
+    def count(self) -> int:
+        """How many items they work on at a time."""
+
+    def map(self, function: Callable[[T], R], items: Iterable[T], *, block: int = TOGETHER) -> Iterator[R]:
+        """Yield `function(item)` for every item, in the order of the items; so many items are one task."""
+
+
+Workers: TypeAlias = int | Pool | None
+
+
+def is_pool(workers: Workers) -> TypeGuard[Pool]:
+    """Tell whether the workers are a `Pool`."""
+    return not (workers is None or isinstance(workers, int))
+
+
+def worker_count(workers: Workers) -> int:
+    """Return the number of workers: as given, those of a pool, or one for every core this process may use.
 
     Raises:
         CustomCNNError: `workers` is below 1.
     """
     if workers is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not isinstance(workers, int):
+        return workers.count
     if workers < 1:
         raise CustomCNNError(f"Work needs at least one worker. Received: {workers}. Give --workers 1 or more.")
     return workers
 
 
 def parallel(
-    function: Callable[[T], R], items: Iterable[T], workers: int | None = None, *, processes: bool = False
+    function: Callable[[T], R],
+    items: Iterable[T],
+    workers: Workers = None,
+    *,
+    processes: bool = False,
+    block: int = TOGETHER,
 ) -> Iterator[R]:
-    """Yield `function(item)` for every item, in the order of the items, computed by threads or processes.
+    """Yield `function(item)` for every item, in the order of the items, computed by threads, processes or a pool.
 
     Threads are given up, and taken up again, as that turns out to be faster.
 
     Args:
         function: for `processes`, a function of a module's top level (or a functools.partial of one).
         items: any iterable; no more than a few per worker are taken in advance, so memory stays flat.
-        workers: how many; None for one a core; 1 runs in this process, without a pool.
+        workers: how many; None for one a core; 1 runs in this process; or a `Pool`, which takes items from this
+            process and gives results back, both by pickle.
         processes: worker processes instead of threads: for code that holds the interpreter lock or global state.
+        block: so many items make one task of a pool.
 
     Raises:
         CustomCNNError: a worker process was killed.
         Exception: whatever `function` raised, for the first item (in order) that did.
     """
+    if is_pool(workers):
+        yield from workers.map(function, items, block=block)
+        return
     count = worker_count(workers)
     if count == 1:
         yield from map(function, items)
@@ -71,6 +106,45 @@ def parallel(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def on_files(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    workers: Workers = None,
+    *,
+    reads: Callable[[T], Folder] | None,
+    writes: Folder | None = None,
+    processes: bool = False,
+) -> Iterator[R]:
+    """Do the same where every item reads one file: the waits for files at an address overlap.
+
+    Args:
+        function, items, workers, processes: as of `parallel`.
+        reads: returns the file that an item reads; None where it reads none.
+        writes: the folder that is written to.
+    """
+    pairs = ((item, reads(item) if reads else None) for item in items)
+    first = next(pairs, None)
+    if first is None:
+        return
+    whole = chain([first], pairs)
+    if not isinstance(first[1], Address) and not isinstance(writes, Address):
+        yield from parallel(function, (item for item, _ in whole), workers, processes=processes)
+        return
+    blocks = iter(lambda: list(islice(whole, TOGETHER)), [])
+    for results in parallel(partial(_far_block, function, writes), blocks, workers, processes=processes, block=1):
+        yield from results
+
+
+def _far_block(function: Callable[[T], R], writes: Folder | None, pairs: Sequence[tuple[T, Folder]]) -> list[R]:
+    with overlapped((place for _, place in pairs), *([writes] if writes else [])):
+        return [function(item) for item, _ in pairs]
+
+
+def as_seen(folder: Folder, workers: Workers) -> Folder:
+    """Return a folder under the name by which the workers find it: those of a pool have other working folders."""
+    return folder.absolute() if is_pool(workers) else folder
 
 
 def _by_processes(pool: Executor, function: Callable[[T], R], items: Iterator[T], ahead: int) -> Iterator[R]:

@@ -1,10 +1,13 @@
 """Writing whole or not at all: errors, kills, and several at once."""
 
+import errno
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ from hypothesis import strategies as st
 
 from customcnn import files
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.files import Staging, refuse_overlap, write_bytes, write_text
+from customcnn.files import MARK, Busy, Staging, refuse_overlap, staging, write_as, write_bytes, write_text
+from customcnn.places import Address, BrokenOff, overlapped
 from customcnn.workers import parallel
 
 HERE = Path(__file__).parent
@@ -341,3 +345,228 @@ def test_source_and_destination_inside_each_other_are_refused(tmp_path, src, dst
         f"Received: '{tmp_path}/{src}' and '{tmp_path}/{dst}'. Choose a destination beside the source."
     )
     refuse_overlap(tmp_path / "a" / "b", tmp_path / "ab")
+
+
+# ---------------------------------------------------------------- several machines
+
+
+def test_work_that_was_broken_off_is_kept(tmp_path):
+    with pytest.raises(BrokenOff), Staging(tmp_path / "out", resume={"n": 2}) as work:
+        (work / "a").write_text("done")
+        raise BrokenOff("a node was lost")
+    with (stage := Staging(tmp_path / "out", resume={"n": 2})):
+        assert stage.kept() == {"a"}
+
+
+def test_writers_of_several_machines_use_names_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_writer", "")
+    write_as("node-7")
+    seen = []
+    own = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, data: seen.append(path.name) or own(path, data))
+    write_bytes(tmp_path / "a", b"1")
+    write_bytes(tmp_path / ("n" * 255), b"2")
+    assert seen[0] == ".a.node-7.partial" and seen[1].endswith(".node-7.partial") and len(seen[1]) <= 255
+    assert len(tree(tmp_path)) == 2
+
+
+def test_what_a_lost_machine_was_writing_is_removed_in_the_end(tmp_path):
+    with Staging(tmp_path / "out", shared=True) as work:
+        (work / "all").mkdir()
+        (work / "all" / "1.bmp").write_text("whole")
+        (work / "all" / ".1.bmp.node-7.partial").write_text("ha")
+    assert tree(tmp_path) == {"out/": "", "out/all/": "", "out/all/1.bmp": "whole"}
+
+
+# ---------------------------------------------------------------- addresses
+
+
+@pytest.fixture
+def far() -> Iterator[Address]:
+    """A folder in fsspec's own memory."""
+    memory = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem
+    memory.store.clear()
+    yield Address("memory", "bucket/out")
+    memory.store.clear()
+
+
+def far_tree(folder: Address) -> dict[str, str]:
+    return {name: (folder / name).get().decode() for name in folder.files()}
+
+
+def test_a_folder_at_an_address_is_marked_until_it_is_whole(far):
+    with staging(far) as work:
+        (work / "all/1.bmp").write_bytes(b"1")
+        assert far_tree(far) == {MARK: "null", "all/1.bmp": "1"}
+    assert far_tree(far) == {"all/1.bmp": "1"}
+
+
+@pytest.mark.parametrize("error, kept", [(ValueError, False), (KeyboardInterrupt, True), (BrokenOff, True)])
+def test_an_error_at_an_address(far, error, kept):
+    with pytest.raises(error), staging(far, resume={"n": 1}) as work:
+        (work / "a").write_bytes(b"1")
+        raise error
+    assert far_tree(far) == ({MARK: '{"n": 1}', "a": "1"} if kept else {})
+
+
+@pytest.mark.parametrize("again, kept", [({"n": 1}, {"a"}), ({"n": 2}, set()), (None, set())])
+def test_work_at_an_address_goes_on_only_where_everything_is_equal(far, again, kept):
+    with pytest.raises(KeyboardInterrupt), staging(far, resume={"n": 1}) as work:
+        (work / "a").write_bytes(b"1")
+        raise KeyboardInterrupt
+    stage = staging(far, resume=again)
+    with stage as work:
+        assert stage.kept() == kept
+        (work / "b").write_bytes(b"2")
+    assert far_tree(far) == {**dict.fromkeys(kept, "1"), "b": "2"}
+
+
+def test_files_are_kept_only_where_each_is_whole(far, monkeypatch):
+    """Of another protocol than an object store's a file may be there in part."""
+    monkeypatch.setattr(files, "WHOLE", frozenset())
+    with pytest.raises(KeyboardInterrupt), staging(far, resume={"n": 1}) as work:
+        (work / "a").write_bytes(b"1")
+        raise KeyboardInterrupt
+    assert far_tree(far) == {}
+
+
+def test_an_address_with_something_in_it_is_refused_or_replaced(far):
+    (far / "a").put(b"old")
+    with pytest.raises(CustomCNNError) as caught, staging(far):
+        raise AssertionError("not reached")
+    assert str(caught.value) == "Destination 'memory://bucket/out' is not empty. Use --replace to write over it."
+    with staging(far, replace=True) as work:
+        (work / "b").write_bytes(b"new")
+    assert far_tree(far) == {"b": "new"}
+    with (
+        pytest.raises(CustomCNNError, match=r"A destination is a folder\. Received: .*, which is a file"),
+        staging(far / "b"),
+    ):
+        raise AssertionError("not reached")
+
+
+def test_a_kill_while_old_files_are_deleted_does_not_keep_them(far, monkeypatch):
+    (far / "a").put(b"old")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Address, "unlink", lambda self, missing_ok: (_ for _ in ()).throw(KeyboardInterrupt))
+        staging(far, replace=True, resume={"n": 1}).__enter__()
+    assert "a" in far.files()
+    stage = staging(far, replace=True, resume={"n": 1})
+    with stage:
+        assert stage.kept() == set()
+    assert far_tree(far) == {}
+
+
+def test_two_writers_at_an_address_do_not_both_succeed(far):
+    with (
+        pytest.raises(CustomCNNError, match=r"written by one process at a time"),
+        staging(far, resume={"n": 1}) as work,
+    ):
+        (work / "a").write_bytes(b"1")
+        with staging(far, resume={"n": 2}) as other:
+            (other / "a").write_bytes(b"2")
+
+
+@pytest.mark.parametrize("name", ["a*.bmp", "cell[1].bmp", "#?%.bmp", "é 細.bmp"])
+def test_names_are_never_patterns(far, name):
+    (far / name).put(b"1")
+    (far / "a1.bmp").put(b"2")
+    (far / name).unlink()
+    assert far_tree(far) == {"a1.bmp": "2"}
+    (far / name).put(b"1")
+    far.clear(but="a1.bmp")
+    assert far_tree(far) == {"a1.bmp": "2"}
+
+
+@pytest.mark.parametrize("src, dst", [("a", "a"), ("a", "a/b"), ("a/b", "a")])
+def test_addresses_inside_each_other_are_refused(src, dst):
+    with pytest.raises(CustomCNNError, match=r"neither inside the other"):
+        refuse_overlap(Address("s3", f"bucket/{src}"), Address("s3", f"bucket/{dst}"))
+    refuse_overlap(Address("s3", "bucket/a"), Address("s3", "bucket/ab"))
+    refuse_overlap(Address("s3", "bucket/a"), Address("gs", "bucket/a"))
+
+
+@pytest.mark.parametrize("one", ["local", "far"])
+@pytest.mark.parametrize("other", ["local", "far"])
+def test_files_are_copied_between_folders_and_addresses(far, tmp_path, one, other):
+    source = tmp_path / "a" if one == "local" else far / "a"
+    target = tmp_path / "b" if other == "local" else far / "b"
+    source.write_bytes(b"data")
+    files.copy(source, target)
+    assert target.read_bytes() == b"data"
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_files_are_read_ahead_and_written_behind(far):
+    names = [str(i) for i in range(30)]
+    for name in names:
+        (far / name).put(name.encode())
+    with overlapped((far / name for name in names), far):
+        found = []
+        for name in names[::2]:  # not all that were announced are asked for
+            found.append((far / name).read_bytes().decode())
+            (far / f"out/{name}").write_bytes(memoryview(name.encode()))
+    assert found == names[::2]
+    assert {name: name for name in names[::2]} == far_tree(far / "out")
+
+
+def test_an_error_of_a_file_read_ahead_comes_when_it_is_asked_for(far):
+    (far / "a").put(b"1")
+    with overlapped([far / "a", far / "missing", far / "other"]):
+        assert (far / "a").read_bytes() == b"1"
+        with pytest.raises(FileNotFoundError) as caught:
+            (far / "missing").read_bytes()
+    assert (caught.value.strerror, caught.value.filename) == (
+        "No such file or directory",
+        "memory://bucket/out/missing",
+    )
+
+
+def test_an_error_of_a_file_written_behind_is_raised(far, monkeypatch):
+    def refuse(self, data):
+        raise BrokenOff("no space")
+
+    monkeypatch.setattr(Address, "put", refuse)
+    with pytest.raises(BrokenOff), overlapped([], far):
+        (far / "a").write_bytes(b"1")
+
+
+# ---------------------------------------------------------------- locks where folders cannot be locked
+
+
+@pytest.fixture
+def like_nfs(monkeypatch):
+    """Refuse to lock what is not open for writing, as NFS does by flock(2)."""
+    flock = fcntl.flock
+
+    def refusing(place, how):
+        if fcntl.fcntl(place, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(place, how)
+
+    monkeypatch.setattr(fcntl, "flock", refusing)
+
+
+def test_on_nfs_a_file_beside_the_folder_is_locked(tmp_path, like_nfs):
+    with Staging(tmp_path / "made") as work:
+        (work / "file").write_text("whole")
+        with pytest.raises(Busy, match="another process is writing"), Staging(tmp_path / "made"):
+            pass
+        assert (work / "file").is_file()
+    assert (tmp_path / "made/file").read_text() == "whole"
+    with Staging(tmp_path / "made", replace=True) as work:  # the lock has gone
+        (work / "other").touch()
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["other"]
+
+
+def test_on_nfs_a_folder_that_was_moved_meanwhile_is_made_anew(tmp_path, like_nfs, monkeypatch):
+    lock = files.lock_folder
+
+    def late(folder):
+        found = lock(folder)
+        folder.rename(tmp_path / "elsewhere")  # who held the lock before has published
+        return found
+
+    monkeypatch.setattr(files, "lock_folder", late)
+    with Staging(tmp_path / "made") as work:
+        assert work.is_dir()

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from customcnn.errors import CustomCNNError
-from customcnn.workers import parallel, worker_count
+from customcnn.places import Address
+from customcnn.workers import as_seen, is_pool, on_files, parallel, worker_count
 
 HERE = Path(__file__).parent
 
@@ -110,6 +111,59 @@ def test_no_workers_are_refused(workers):
 def test_one_worker_for_every_core_by_default():
     assert worker_count(None) == len(os.sched_getaffinity(0))
     assert worker_count(3) == 3
+
+
+# ---------------------------------------------------------------- a pool
+
+
+class Pool:
+    """Workers that are not this process's own, as far as `parallel` can tell."""
+
+    count = 5
+
+    def __init__(self):
+        self.blocks = []
+
+    def map(self, function, items, *, block=32):
+        self.blocks.append(block)
+        return map(function, items)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_pool_is_handed_the_work(processes):
+    pool = Pool()
+    assert list(parallel(square, range(50), pool, processes=processes, block=7)) == [x * x for x in range(50)]
+    assert pool.blocks == [7]
+    assert worker_count(pool) == 5
+    assert is_pool(pool) and not is_pool(None) and not is_pool(3)
+
+
+def test_workers_of_a_pool_have_other_working_folders():
+    assert as_seen(Path("cells"), Pool()) == Path.cwd() / "cells"
+    assert as_seen(Path("cells"), 2) == Path("cells")
+
+
+def size_of(path) -> int:
+    return len(path.read_bytes())
+
+
+@pytest.mark.parametrize("workers", [1, 2, Pool()], ids=["one", "two", "pool"])
+@pytest.mark.parametrize("number", [0, 1, 100])
+def test_files_at_an_address_are_read_in_blocks(workers, number):
+    memory = pytest.importorskip("fsspec.implementations.memory").MemoryFileSystem
+    memory.store.clear()
+    files = [Address("memory", f"cells/{i}") for i in range(number)]
+    for i, file in enumerate(files):
+        file.put(bytes(i))
+    assert list(on_files(size_of, files, workers, reads=lambda file: file)) == list(range(number))
+    memory.store.clear()
+
+
+def test_local_files_are_not_put_into_blocks(tmp_path):
+    (tmp_path / "a").write_bytes(b"123")
+    pool = Pool()
+    assert list(on_files(size_of, [tmp_path / "a"] * 40, pool, reads=lambda file: file)) == [3] * 40
+    assert pool.blocks == [32]
 
 
 PARENT = """

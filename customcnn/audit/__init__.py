@@ -30,6 +30,7 @@ from customcnn.audit.source import open_data
 from customcnn.audit.text import report
 from customcnn.manifest import Manifest, Record
 from customcnn.progress import Progress, silent
+from customcnn.workers import Workers
 
 __all__ = [
     "CORRELATION",
@@ -56,7 +57,7 @@ def audit(
     *,
     within: bool = False,
     copies: Copies | None = None,
-    workers: int | None = None,
+    workers: Workers = None,
     progress: Progress = silent,
 ) -> Audit:
     """Compare the parts of a split, or all images of data that is not split.
@@ -73,7 +74,7 @@ def audit(
         manifest: from `open_data` or `scan`, with groups if they are known.
         within: look for near-duplicates inside each part, too. Of data that is not split they are always looked for.
         copies: from `copies.find_copies`, to compare with parts, labels and groups.
-        workers: processes; None for one a core.
+        workers: processes; None for one a core; or a `customcnn.workers.Pool`, which decodes the images.
         progress: see `customcnn.progress`.
 
     Raises:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations, groupby, pairwise, permutations, product
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -14,11 +13,12 @@ from PIL import Image
 from customcnn import files
 from customcnn.audit.found import Pair
 from customcnn.audit.quality import MEASURES, measure
-from customcnn.images import BadImage, open_image, to_rgb
+from customcnn.images import open_image, read_file, to_rgb
 from customcnn.links import Trees
 from customcnn.manifest import Manifest, Record
+from customcnn.places import Folder, overlapped
 from customcnn.progress import Progress
-from customcnn.workers import parallel
+from customcnn.workers import Workers, as_seen, parallel
 
 DISTANCE = 6
 """Hashes of 64 bits that differ in more bits than this are not compared further."""
@@ -73,7 +73,7 @@ _Holders = dict[str, list[int]]
 
 
 def all_looks(
-    manifest: Manifest, file: IO[bytes], workers: int | None, progress: Progress
+    manifest: Manifest, file: IO[bytes], workers: Workers, progress: Progress
 ) -> tuple[list[_Look], np.ndarray]:
     """Look at every image once. The thumbnails go into the file, and are read from there when they are asked for.
 
@@ -84,7 +84,8 @@ def all_looks(
     measures = np.empty((len(manifest.records), len(MEASURES)), np.float32)
     with progress(len(manifest.records), "hash") as advance:
         some = (manifest.records[start : start + SOME] for start in range(0, len(manifest.records), SOME))
-        for found in parallel(partial(_look_at, manifest.root), some, workers, processes=True):
+        look_at = partial(_look_at, as_seen(manifest.root, workers))
+        for found in parallel(look_at, some, workers, processes=True, block=1):
             for look in found:
                 file.write(look.thumbnail.tobytes())
                 measures[len(looks)] = look.measures
@@ -109,16 +110,14 @@ def eight_views(array: np.ndarray) -> list[np.ndarray]:
     return turns + [turn[:, ::-1] for turn in turns]
 
 
-def _look_at(root: Path, records: Sequence[Record]) -> list[_Look]:
-    return [_look(root, record) for record in records]
+def _look_at(root: Folder, records: Sequence[Record]) -> list[_Look]:
+    with overlapped(root / record.path for record in records):
+        return [_look(root, record) for record in records]
 
 
-def _look(root: Path, record: Record) -> _Look:
+def _look(root: Folder, record: Record) -> _Look:
     path = root / record.path
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadImage(path, f"unreadable ({error.strerror})") from None
+    data = read_file(path)
     image = to_rgb(open_image(data, path))
     grey = image.convert("L")
     thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS))

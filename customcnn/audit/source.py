@@ -8,21 +8,25 @@ from pathlib import Path
 
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.manifest import Manifest, read_manifest, scan
+from customcnn.places import Address, Folder, parse_folder
 from customcnn.runs import RunDir
 
 
-def open_data(path: Path, *, skip_bad: bool = False) -> Manifest:
+def open_data(path: Folder | str, *, skip_bad: bool = False) -> Manifest:
     """Return the manifest of a folder, of a CSV written by `Manifest.write`, or of a run.
 
     A run holds no images: they lie in the folder that it was trained on, which its environment.json names.
 
     Args:
-        path: a folder of class folders, split or not; a .csv file; or a run.
+        path: a folder of class folders, split or not, also an address; a .csv file; or a run.
         skip_bad: leave out what does not belong instead of failing.
 
     Raises:
         CustomCNNError: as by `scan`; or images of the manifest or of the run are not there.
     """
+    path = parse_folder(path)
+    if isinstance(path, Address):
+        return scan(path, skip_bad=skip_bad)
     if path.suffix.lower() == ".csv" and path.is_file():
         return _present(read_manifest(path), path, skip_bad)
     run = RunDir(path)

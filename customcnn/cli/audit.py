@@ -1,17 +1,22 @@
 """The command audit. What it needs is imported when it runs."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, skip_bad_option, with_groups, workers_option
+from customcnn.cli.far import FOLDER_OR_ADDRESS, on_option, spread
 from customcnn.cli.show import json_option, print_json, say, say_skipped
 from customcnn.errors import CustomCNNError, show
 from customcnn.progress import terminal
 
+if TYPE_CHECKING:
+    from customcnn.places import Folder
+
 
 @click.command()
-@click.argument("data", type=FOLDER)
+@click.argument("data", type=FOLDER_OR_ADDRESS)
 @pattern_option
 @groups_option
 @click.option("--within", is_flag=True, help="Look for near-duplicates inside each part of a split, too.")
@@ -31,8 +36,9 @@ from customcnn.progress import terminal
 @json_option
 @skip_bad_option
 @workers_option
+@on_option
 def audit(
-    data: Path,
+    data: "Folder",
     group_pattern: str | None,
     groups: Path | None,
     within: bool,
@@ -44,8 +50,11 @@ def audit(
     as_json: bool,
     skip_bad: bool,
     workers: int | None,
+    on: str | None,
 ) -> None:
     """Find leaks, copies, wrong labels and odd images in DATA: a folder, split or not, a manifest.csv or a run.
+
+    DATA may be the address of a folder, such as s3://bucket/parts.
 
     Copies are found that were turned by quarter turns, flipped, rescaled or saved again. Those turned by other angles,
     scaled and shifted are found with --deep only, which takes longer. With --deep and groups, it says whether the
@@ -58,6 +67,7 @@ def audit(
     """
     from customcnn.audit import audit as run_audit
     from customcnn.audit import open_data, page_of, report
+    from customcnn.copies import find_copies, write_groups
     from customcnn.files import write_text
 
     if groups_out and not deep:
@@ -68,11 +78,10 @@ def audit(
     say_skipped(manifest.skipped if skip_bad else ())
     manifest = with_groups(manifest, group_pattern, groups)
     copies = None
-    if deep:
-        from customcnn.copies import find_copies, write_groups
-
-        copies = find_copies(manifest, workers=workers, progress=terminal)
-    found = run_audit(manifest, within=within, copies=copies, workers=workers, progress=terminal)
+    with spread(on, workers, [manifest.root]) as pool:
+        if deep:
+            copies = find_copies(manifest, workers=pool, progress=terminal)
+        found = run_audit(manifest, within=within, copies=copies, workers=pool, progress=terminal)
     if found.deep and groups_out:
         write_groups(found.deep.groups, groups_out)
         say(f"Groups of {found.deep.originals:,} pictures: {show(groups_out)}")

@@ -1,4 +1,4 @@
-"""Commands on folders of images: samples, download, split, crop, augment. None of them imports Keras."""
+"""Commands on folders of images: samples, download, split, crop, augment, pack. None of them imports Keras."""
 
 import sys
 from pathlib import Path
@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from customcnn.cli.far import FOLDER_OR_ADDRESS, on_option, spread
 from customcnn.cli.show import GROUPS_UNKNOWN, colour, json_option, print_json, say, say_skipped, show_folder
 from customcnn.download import SOURCES
 from customcnn.progress import is_quiet, terminal
 
 if TYPE_CHECKING:
     from customcnn.manifest import Manifest
+    from customcnn.places import Folder
 
 FOLDER = click.Path(path_type=Path)
 
@@ -106,8 +108,8 @@ def download(name: str, dst: Path | None, as_json: bool, replace: bool) -> None:
 
 
 @click.command()
-@click.argument("src", type=FOLDER)
-@click.argument("dst", type=FOLDER)
+@click.argument("src", type=FOLDER_OR_ADDRESS)
+@click.argument("dst", type=FOLDER_OR_ADDRESS)
 @click.option("--ratio", type=float, help="Share of the training part.  [default: .8, or what --val and --test leave]")
 @click.option("--val", type=float, help="Share of the validation part.  [default: the rest]")
 @click.option("--test", type=float, help="Share of a test part.  [default: none, or what --ratio and --val leave]")
@@ -123,9 +125,10 @@ def download(name: str, dst: Path | None, as_json: bool, replace: bool) -> None:
 @replace_option
 @skip_bad_option
 @workers_option
+@on_option
 def split(
-    src: Path,
-    dst: Path,
+    src: "Folder",
+    dst: "Folder",
     ratio: float | None,
     val: float | None,
     test: float | None,
@@ -138,11 +141,13 @@ def split(
     replace: bool,
     skip_bad: bool,
     workers: int | None,
+    on: str | None,
 ) -> None:
     """Split the class folders in SRC into DST/train, DST/validation and perhaps DST/test.
 
     By image, each class is shuffled and the first int(ratio * n) images train, as in the report. By group, all
     images of a group (a subject, an original photograph) stay in one part: only then a score holds for new ones.
+    SRC and DST may be addresses such as s3://bucket/cells.
 
     \b
     Example: customcnn split cells parts --by group --group-pattern cnmc
@@ -150,18 +155,20 @@ def split(
     from customcnn.split import shares, split_folder
 
     parts = shares(ratio, val, test)
-    result = split_folder(
-        read_data(src, group_pattern, groups),
-        dst,
-        parts,
-        by=by,
-        seed=seed,
-        link=link or "copy",
-        replace_dst=replace,
-        skip_bad=skip_bad,
-        workers=workers,
-        progress=terminal,
-    )
+    manifest = read_data(src, group_pattern, groups)
+    with spread(on, workers, [src], [dst]) as pool:
+        result = split_folder(
+            manifest,
+            dst,
+            parts,
+            by=by,
+            seed=seed,
+            link=link or "copy",
+            replace_dst=replace,
+            skip_bad=skip_bad,
+            workers=pool,
+            progress=terminal,
+        )
     say_skipped(result.skipped)
     warnings = [leakage.warning for leakage in result.leakage if leakage.warning]
     leakages = [leakage.as_dict() for leakage in result.leakage]
@@ -173,8 +180,8 @@ def split(
 
 
 @click.command()
-@click.argument("src", type=FOLDER)
-@click.argument("dst", type=FOLDER)
+@click.argument("src", type=FOLDER_OR_ADDRESS)
+@click.argument("dst", type=FOLDER_OR_ADDRESS)
 @click.option("--size", default=400, show_default=True, help="Edge of the square in pixels.")
 @click.option(
     "--about",
@@ -188,9 +195,10 @@ def split(
 @replace_option
 @skip_bad_option
 @workers_option
+@on_option
 def crop(
-    src: Path,
-    dst: Path,
+    src: "Folder",
+    dst: "Folder",
     size: int,
     about: str,
     check: bool,
@@ -198,11 +206,13 @@ def crop(
     replace: bool,
     skip_bad: bool,
     workers: int | None,
+    on: str | None,
 ) -> None:
     """Crop every image in SRC to a square in DST.
 
     About its centre, without loss and in the same format. Or about its largest stained nucleus: then the background is
-    made evenly white, the square may pass the edges, and PNG is written.
+    made evenly white, the square may pass the edges, and PNG is written. SRC and DST may be addresses such as
+    s3://bucket/parts.
 
     \b
     Example: customcnn crop parts cropped --size 400
@@ -210,17 +220,19 @@ def crop(
     """
     from customcnn.crop import crop_folder
 
-    result = crop_folder(
-        read_data(src),
-        dst,
-        size,
-        about=about,
-        check=check,
-        replace_dst=replace,
-        skip_bad=skip_bad,
-        workers=workers,
-        progress=terminal,
-    )
+    manifest = read_data(src)
+    with spread(on, workers, [src], [dst]) as pool:
+        result = crop_folder(
+            manifest,
+            dst,
+            size,
+            about=about,
+            check=check,
+            replace_dst=replace,
+            skip_bad=skip_bad,
+            workers=pool,
+            progress=terminal,
+        )
     say_skipped(result.skipped)
     if result.reformatted and about == "centre":
         say(f"Note: {result.reformatted:,} images are now PNG: their own format cannot be saved again without loss.")
@@ -228,8 +240,8 @@ def crop(
 
 
 @click.command()
-@click.argument("src", type=FOLDER)
-@click.argument("dst", type=FOLDER)
+@click.argument("src", type=FOLDER_OR_ADDRESS)
+@click.argument("dst", type=FOLDER_OR_ADDRESS)
 @click.option("--count", type=int, help="How many training images to write.  [default: 20000]")
 @click.option("--seed", default=7, show_default=True, help="The same seed gives the same bytes.")
 @click.option("--balance", is_flag=True, help="As many for each class, instead of the classes' own shares.")
@@ -247,9 +259,10 @@ def crop(
 @json_option
 @replace_option
 @workers_option
+@on_option
 def augment(
-    src: Path,
-    dst: Path,
+    src: "Folder",
+    dst: "Folder",
     count: int | None,
     seed: int,
     balance: bool,
@@ -257,13 +270,15 @@ def augment(
     as_json: bool,
     replace: bool,
     workers: int | None,
+    on: str | None,
     **operations: Any,
 ) -> None:
     """Write COUNT augmented training images into DST with Augmentor's operations; other parts are carried over.
 
     SRC is a split folder, or a folder of class folders that are training images as a whole. Each name tells its
     original. A run that was killed goes on where it stopped. With --minority every training image stays as it is, and
-    the smaller classes get augmented copies until each has as many as the largest.
+    the smaller classes get augmented copies until each has as many as the largest. SRC and DST may be addresses such
+    as s3://bucket/parts.
 
     \b
     Example: customcnn augment cropped augmented --count 20000 --seed 7
@@ -272,25 +287,62 @@ def augment(
     from customcnn.augment import augment_folder
     from customcnn.operations import Operations
 
-    result = augment_folder(
-        read_data(src, skip_bad=False),
-        dst,
-        count,
-        seed=seed,
-        operations=Operations(**operations),
-        balance=balance,
-        minority=minority,
-        replace_dst=replace,
-        workers=workers,
-        progress=terminal,
-    )
+    manifest = read_data(src, skip_bad=False)
+    with spread(on, workers, [src], [dst]) as pool:
+        result = augment_folder(
+            manifest,
+            dst,
+            count,
+            seed=seed,
+            operations=Operations(**operations),
+            balance=balance,
+            minority=minority,
+            replace_dst=replace,
+            workers=pool,
+            progress=terminal,
+        )
     if result.converted:
         say(f"Note: {result.converted:,} samples come from images that were converted to 8-bit RGB.")
     show_folder(result.manifest, as_json, converted=result.converted)
 
 
+@click.command()
+@click.argument("data", type=FOLDER_OR_ADDRESS)
+@click.option("--size", required=True, metavar="N|HxW", help="Edge in pixels, or height x width: a network's input.")
+@json_option
+@skip_bad_option
+@workers_option
+@on_option
+def pack(data: "Folder", size: str, as_json: bool, skip_bad: bool, workers: int | None, on: str | None) -> None:
+    """Decode all images in DATA once, and say where they lie: train would do so at its start, and finds them there.
+
+    They lie in DATA/.customcnn, or where that cannot be, as of an address, in the system's temporary folder, which the
+    variable TMPDIR names: one array of uint8 that is mapped into memory.
+
+    \b
+    Example: customcnn pack augmented --size 224
+             customcnn pack s3://bucket/augmented --size 120x160 --on ray
+    """
+    from customcnn.images import converted_note
+    from customcnn.pack import pack as make_pack
+    from customcnn.pack import parse_size
+
+    wanted = parse_size(size)
+    manifest = read_data(data, skip_bad=skip_bad)
+    with spread(on, workers, [data]) as pool:
+        packed = make_pack(manifest, wanted, workers=pool, progress=terminal)
+    if packed.converted:
+        say(converted_note(packed.converted))
+    count, size_in_bytes = len(packed.images), packed.images.nbytes
+    if as_json:
+        print_json({"pack": packed.path, "images": count, "size": wanted, "bytes": size_in_bytes})
+        return
+    click.echo(f"Pack: {packed.path}")
+    click.echo(f"{count:,} images of {wanted[0]} x {wanted[1]} pixels, {size_in_bytes:,} bytes")
+
+
 def read_data(
-    src: Path, group_pattern: str | None = None, groups: Path | None = None, *, skip_bad: bool | None = None
+    src: "Folder", group_pattern: str | None = None, groups: Path | None = None, *, skip_bad: bool | None = None
 ) -> "Manifest":
     """Scan a folder and give its images the groups that the options name.
 
@@ -325,4 +377,4 @@ def _require_one(group_pattern: str | None, groups: Path | None) -> None:
         raise click.UsageError("--group-pattern and --groups exclude each other.")
 
 
-COMMANDS = (samples, download, split, crop, augment)
+COMMANDS = (samples, download, split, crop, augment, pack)
