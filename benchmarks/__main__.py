@@ -13,6 +13,7 @@ GOALS = {
     "scale": "time and memory of each command as the number of files grows",
     "predict": "inference, and the start of customcnn predict",
     "serve": "a server with many clients beside Keras alone",
+    "cluster": "augmenting and packing by Ray, and from and to S3",
     "export": "every export of a run: size, difference from Keras, speed",
 }
 

@@ -59,7 +59,7 @@ def prepared(name: str, size: int, images: int, batch_size: int, folder: Path) -
     from customcnn.progress import silent
     from customcnn.recipe import load_recipe
     from customcnn.runs import ModelInfo, RunDir
-    from customcnn.train import new_model
+    from customcnn.task import new_model
 
     settings = {"model": name, "batch_size": batch_size, "epochs": 10_000, "input_size": size, "monitor": "loss"}
     recipe = load_recipe(None, settings)

@@ -46,7 +46,7 @@ def own_step(name: str, size: int, images: int, precision: str = "auto") -> Call
     from customcnn import devices
     from customcnn.compile import compile_model
     from customcnn.recipe import load_recipe
-    from customcnn.train import new_model
+    from customcnn.task import new_model
 
     recipe = load_recipe(None, {"model": name, "precision": precision})
     device = devices.configure("cpu")

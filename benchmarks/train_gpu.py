@@ -40,7 +40,7 @@ def own_fit(name: str, size: int, images: int, steps: int, device: str, on_devic
     from customcnn.feed import batches
     from customcnn.progress import silent
     from customcnn.recipe import load_recipe
-    from customcnn.train import new_model
+    from customcnn.task import new_model
     from customcnn.transforms import Augmentation, make_transform
 
     recipe = load_recipe(None, {"model": name, "batch_size": images})
