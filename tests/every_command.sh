@@ -12,6 +12,7 @@ python -m json.tool split.json
 customcnn audit parts --strict --page audit.html
 customcnn crop parts cropped --size 85
 customcnn augment cropped augmented --count 60
+customcnn pack augmented --size 62
 customcnn train augmented --model small --set input_size=62 --epochs 2 --out run
 customcnn train augmented --out run --resume --epochs 3
 customcnn evaluate run augmented --resamples 100

@@ -17,9 +17,9 @@ from customcnn.cli import cli, explain, main
 from customcnn.errors import CustomCNNError
 
 NAMES = {
-    "samples", "download", "split", "crop", "augment", "audit", "models", "summary", "pretrain", "train", "evaluate",
-    "predict", "visualize", "ensemble", "crossval", "tune", "reproduce", "demo", "doctor", "report", "compare",
-    "calibrate", "leakage", "completion",
+    "samples", "download", "split", "crop", "augment", "audit", "pack", "models", "summary", "pretrain", "train",
+    "evaluate", "predict", "visualize", "ensemble", "crossval", "tune", "reproduce", "demo", "doctor", "report",
+    "compare", "calibrate", "leakage", "completion", "launch",
 }  # fmt: skip
 
 every_command = pytest.mark.parametrize("name", sorted(cli.commands))
@@ -79,8 +79,11 @@ def test_examples_are_commands_that_exist(name):
     lines = [line.split() for line in text.strip().splitlines()]
     assert lines[0][:2] == ["customcnn", name]
     for _, shown, *words in lines:
-        known = {option for parameter in cli.commands[shown].params for option in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= known
+        end = words.index("--") if "--" in words else len(words)
+        inner = words[end + 1 :]  # a command line of its own
+        for command, given in ((shown, words[:end]), *([(inner[0], inner[1:])] if inner else [])):
+            known = {option for parameter in cli.commands[command].params for option in parameter.opts}
+            assert {word for word in given if word.startswith("--")} <= known
 
 
 def test_the_help_of_the_whole(shell):

@@ -22,7 +22,8 @@ from customcnn.pack import CACHE, pack
 from customcnn.predict import BATCH
 from customcnn.recipe import load_recipe
 from customcnn.runs import RunDir
-from customcnn.train import input_size, new_model, train
+from customcnn.task import input_size, new_model
+from customcnn.train import train
 
 keras = pytest.importorskip("keras")
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="counts TensorFlow's graphs")
@@ -165,7 +166,7 @@ def test_a_batch_is_copied_once_from_the_memory_map(tmp_path):
     np.save(tmp_path / "images.npy", np.zeros(shape, np.uint8))
     images = np.load(tmp_path / "images.npy", mmap_mode="r")
     dataset = batches(images, np.zeros((500, 1), np.float32), np.arange(500), 100, 3)
-    dataset.order()
+    dataset.orders()
     size = 100 * 40 * 40 * 3
     assert len(dataset[0][0]) == 100
     assert size <= peak(lambda: dataset[1]) < 1.1 * size + 10_000

@@ -96,8 +96,19 @@ def test_every_command_is_documented(name: str) -> None:
 
 def test_commands_stand_in_the_order_of_the_way_of_the_data() -> None:
     headings = [line[3:] for _, line in read(DOCS / "commands.md")[1] if line.startswith("## ")]
-    way = ["samples", "download", "split", "crop", "augment", "audit", "models", "summary", "pretrain", "train"]
-    way += ["evaluate", "predict", "report", "compare", "calibrate", "leakage", "crossval", "tune", "visualize"]
+    way = ["samples", "download", "split", "crop", "augment", "audit", "pack", "models", "summary", "pretrain"]
+    way += [
+        "train",
+        "evaluate",
+        "predict",
+        "report",
+        "compare",
+        "calibrate",
+        "leakage",
+        "crossval",
+        "tune",
+        "visualize",
+    ]
     way += ["serve", "export", "ensemble", "reproduce", "demo"]
     assert headings[: len(way)] == way
     assert sorted(headings) == sorted(cli.commands)

@@ -147,7 +147,7 @@ def test_the_numbers_are_those_of_the_collected_facts(shared_data):
 
 @each_recipe
 def test_a_recipe_is_read_and_its_network_takes_its_options(path):
-    from customcnn.train import network_options
+    from customcnn.task import network_options
 
     recipe = load_recipe(path, {})
     spec = get_spec(recipe.model)

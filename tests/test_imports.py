@@ -16,13 +16,14 @@ BACKENDS = {"tensorflow", "jax", "torch"}
 KERAS = {"keras", *BACKENDS}
 HEAVY = {*KERAS, "sklearn", "scipy", "matplotlib", "pandas", "Augmentor", "imagehash"}
 HEAVY |= {"gradio", "fastapi", "uvicorn", "onnx", "onnxruntime", "tf2onnx", "ai_edge_litert"}
-HEAVY |= {"mlflow", "sqlalchemy", "alembic", "umap", "threadpoolctl"}
+HEAVY |= {"mlflow", "sqlalchemy", "alembic", "umap", "threadpoolctl", "ray", "fsspec", "s3fs", "upath"}
 HEAVY |= {"albumentations", "optuna", "kagglehub", "openvino", "numba", "simplejpeg", "cv2", "faiss"}
 
 LAYERS = (
     ("errors", "progress", "links", "graph", "stylesheet", "fused", "intervals", "temperature", "views", "streams"),
+    ("places", "ranks"),
     ("files", "workers", "page", "checks"),
-    ("runtime",),
+    ("runtime", "cluster"),
     ("images", "charts", "gradcam", "models", "sampling", "schedules", "stain"),
     ("manifest", "transforms", "metrics", "paired", "calibration", "plots", "bmp", "resample", "operations"),
     ("readers", "calibration_plots", "conformal", "novelty"),
@@ -30,7 +31,7 @@ LAYERS = (
     ("recipe", "features"),
     ("leakage", "devices", "clinical"),
     ("runs", "resident", "precisions", "replicas"),
-    ("checkpoint", "judge", "loggers"),
+    ("checkpoint", "judge", "loggers", "jobs"),
     ("occlusion",),
     ("explanation",),
     ("predictions",),
@@ -48,6 +49,7 @@ LAYERS = (
         "warmstart",
         "feed",
     ),
+    ("task", "hosts"),
     ("train", "classifier", "export"),
     ("predict",),
     ("evaluate",),
@@ -162,7 +164,7 @@ def test_backends_are_named_in_few_modules():
     using = {file for file in FILES if {n.partition(".")[0] for n in imported(ast.walk(parse(file)))} & BACKENDS}
     # What asks the machine, what calls its kernels, what feeds it, what keeps images on it, what shares them among
     # several, gradients for Grad-CAM, and formats that are TensorFlow's own.
-    core = {"devices.py", "fused.py", "feed.py", "resident.py", "replicas.py", "gradcam.py"}
+    core = {"devices.py", "fused.py", "feed.py", "resident.py", "replicas.py", "hosts.py", "gradcam.py"}
     assert using == core | {"export/serving.py", "export/litert.py"}
 
 

@@ -25,6 +25,7 @@ from customcnn.cli.show import say
 
 WITHOUT_JSON = {
     "completion": "prints a script for a shell",
+    "launch": "starts train, which has its own",
     "serve": "runs until it is stopped, and answers programs itself",
 }
 """Commands without --json, and why."""
@@ -56,6 +57,7 @@ WAY: dict[str, tuple[tuple[str, ...], list[object]]] = {
     "crop": (("split",), ["crop", "parts", "cropped", "--size", 60, "--workers", 1]),
     "augment": (("crop",), ["augment", "cropped", "augmented", "--count", 32, "--workers", 1]),
     "audit": (("split",), ["audit", "parts", "--workers", 1, "--page", "audit.html"]),
+    "pack": (("crop",), ["pack", "cropped", "--size", 22, "--workers", 1]),
     "train": (("augment",), ["train", "augmented", *TINY, "--epochs", 2, "--out", "run"]),
     "evaluate": (("train",), ["evaluate", "run", "augmented", "--resamples", 20]),
     "predict": (("train",), ["predict", "run", "cells/all"]),
@@ -87,6 +89,7 @@ QUICK = {
     "crop",
     "augment",
     "audit",
+    "pack",
     "train",
     "evaluate",
     "predict",

@@ -309,3 +309,14 @@ def test_on_the_other_backends(backend):
     ran = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-3000:]
     assert " passed" in ran.stdout
+
+
+@pytest.mark.slow
+def test_every_network_of_the_table_on_torch():
+    """On JAX it takes ten times as long, compiling: KERAS_BACKEND=jax does it by hand."""
+    pytest.importorskip("torch")
+    chosen = ["-m", "slow or not slow", "-k", "network_of_the_table and not on_torch"]
+    command = [sys.executable, "-m", "pytest", "-q", *chosen, __file__]
+    ran = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "torch"}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout[-3000:]
+    assert f"{len(EVERY)} passed" in ran.stdout
