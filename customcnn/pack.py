@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import math
 import os
 import re
 import tempfile
@@ -20,8 +21,8 @@ import PIL
 from customcnn import files
 from customcnn.errors import CustomCNNError, show
 from customcnn.manifest import Manifest, Record, fingerprint
-from customcnn.places import Folder, overlapped
-from customcnn.progress import Progress, silent
+from customcnn.places import Address, Folder, Told, overlapped
+from customcnn.progress import Advance, Progress, silent
 from customcnn.readers import Reader, reader
 from customcnn.workers import Workers, as_seen, is_pool, parallel, worker_count
 
@@ -143,7 +144,7 @@ def pack(
     The pack lies in `.customcnn/` inside the data folder (in the system's temporary folder, which TMPDIR names, where
     that is read-only or an address) and is made anew when an image or the size changes. Labels, groups and parts may
     change: all folds of a cross-validation share one pack. One that was killed at work goes on where it stopped, less
-    CHECKPOINT images at most.
+    CHECKPOINT images at most. One that `upload` has left at the address is copied from there, and nothing is decoded.
 
     Args:
         manifest: what to pack, from `scan`.
@@ -162,12 +163,72 @@ def pack(
     try:
         # Another Pillow may decode to other pixels: what an older one began, it does not go on with.
         with files.Staging(home / name, resume={"pack": name, "pillow": PIL.__version__}) as work:
-            _write(work, manifest, size, workers, progress)
+            if not _download(work, manifest.root / CACHE / name, (len(manifest.records), *size, 3), progress):
+                _write(work, manifest, size, workers, progress)
     except CustomCNNError:
         # Another process may have made the same pack meanwhile.
         if not (home / name / "pack.json").is_file():
             raise
     return _open(home / name, manifest)
+
+
+def upload(packed: Packed, *, progress: Progress = silent) -> Address:
+    """Lay a pack beside the images at their address, in `.customcnn/`: who packs them from now on copies it from there.
+
+    Returns:
+        The folder of the pack at the address. One that is there already is left alone.
+
+    Raises:
+        CustomCNNError: the images are not at an address, or it cannot be written to.
+    """
+    root, path = packed.manifest.root, packed.path
+    refuse_upload(root)
+    if not isinstance(root, Address) or path is None:
+        raise TypeError("images that are streamed have no pack to upload")
+    home = root / CACHE / path.name
+    if not (home / "pack.json").is_file():
+        with progress(len(packed.images), "upload") as advance:
+            (home / "images.npy").upload(path / "images.npy", _in_images(packed.images.shape, advance))
+        files.write_bytes(home / "pack.json", (path / "pack.json").read_bytes())  # last: it stands for all
+    return home
+
+
+def refuse_upload(root: Folder) -> None:
+    """Raise CustomCNNError where images lie on this machine: their pack lies beside them anyway."""
+    if isinstance(root, Path):
+        raise CustomCNNError(
+            f"A pack is uploaded to the address of its images. Received: {show(root)}, a folder of this machine. Leave "
+            "out --upload."
+        )
+
+
+def _download(work: Path, home: Folder, shape: tuple[int, ...], progress: Progress) -> bool:
+    """Copy a pack from an address; tell whether there is one, and whole."""
+    if isinstance(home, Path):
+        return False
+    try:
+        note = json.loads((home / "pack.json").get())
+        with progress(shape[0], "download") as advance:
+            (home / "images.npy").download(work / "images.npy", _in_images(shape, advance))
+    except (FileNotFoundError, ValueError):
+        return False
+    with (work / "images.npy").open("rb") as file:
+        if os.fstat(file.fileno()).st_size != len(_header(shape)) + math.prod(shape):
+            return False
+        _note(work, file.fileno(), note)
+    return True
+
+
+def _in_images(shape: tuple[int, ...], advance: Advance) -> Told:
+    """Return a function that is told bytes of a pack of that shape and hands on whole images."""
+    done = 0
+
+    def told(size: int) -> None:
+        nonlocal done
+        before, done = done, size // math.prod(shape[1:])
+        advance(done - before)
+
+    return told
 
 
 def parse_size(text: str) -> tuple[int, int]:

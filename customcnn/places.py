@@ -9,7 +9,7 @@ import os
 import re
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +35,10 @@ STAMPS = ("ETag", "etag", "md5", "mtime", "LastModified", "last_modified", "modi
 
 class BrokenOff(CustomCNNError):
     """Work ended before its end through no fault of its input: what is finished is kept for the same command again."""
+
+
+Told: TypeAlias = Callable[[int], object]
+"""It is called with the bytes that are copied so far, now and then, by any thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,14 @@ class Address:
         """Write the whole file now."""
         self._ask("pipe_file", data)
 
+    def download(self, path: Path, told: "Told") -> None:
+        """Copy the file, which may be larger than the memory, into a local one."""
+        self._ask("get_file", str(path), callback=_callback(told))
+
+    def upload(self, path: Path, told: "Told") -> None:
+        """Make it a copy of a local file, which may be larger than the memory."""
+        self._ask("put_file", source=path, callback=_callback(told))
+
     def unlink(self, missing_ok: bool = False) -> None:
         """Delete the file."""
         try:
@@ -164,10 +176,12 @@ class Address:
         path = path.lstrip("/")
         return path[len(base) + 1 :] if path.startswith(f"{base}/") else ""
 
-    def _ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+    def _ask(self, method: str, *arguments: Any, source: Path | None = None, **options: Any) -> Any:
+        """Call a method of fsspec's for this file; one that takes a local file before it gets `source`."""
         system = _filesystem(self.protocol, os.getpid())
+        before = () if source is None else (str(source),)
         try:
-            return getattr(system, method)(str(self), *arguments, **options)
+            return getattr(system, method)(*before, str(self), *arguments, **options)
         except FileNotFoundError:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self)) from None
         except (NotADirectoryError, IsADirectoryError):
@@ -179,6 +193,8 @@ class Address:
                 f"Names at an address are UTF-8. Received: {show(self)}, which has other bytes in it. Rename the file."
             ) from None
         except Exception as error:  # every package has errors of its own
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise  # of the disk here
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise BrokenOff(
                 f"An address answers. Received: {show(self)} ({type(error).__name__}: {reason}). "
@@ -232,6 +248,13 @@ def _filesystem(protocol: str, process: int) -> Any:
         raise CustomCNNError(
             f"An address begins with a protocol that fsspec knows. Received: {protocol}://. Example: s3://bucket/cells."
         ) from None
+
+
+def _callback(told: Told) -> Any:
+    """Return what fsspec's methods tell how far they are."""
+    from fsspec.callbacks import Callback
+
+    return Callback(hooks={"told": lambda size, value, **_: told(value)})
 
 
 # ---------------------------------------------------------------- waits that overlap

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,11 +24,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from customcnn import places
 from customcnn.audit import audit
 from customcnn.augment import augment_folder
+from customcnn.cli import cli
 from customcnn.copies import find_copies
 from customcnn.crop import crop_folder
 from customcnn.errors import CustomCNNError
@@ -320,6 +323,60 @@ def test_s3_is_packed_and_audited_alike(made, far, tmp_path, monkeypatch):
     assert tmp_path in other.path.parents and one.converted == other.converted
     assert pack(there, (20, 24)).path == other.path
     assert audit(there, workers=1).as_dict() == audit(alone, workers=1).as_dict()
+
+
+def test_a_pack_is_uploaded_once_and_copied_from_there(made, far, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "one"))
+    (tmp_path / "one").mkdir()
+    upload(made.augmented, far)
+    before = far.files()
+    words = ["pack", str(far), "--size", "20x24", "--upload", "--workers", "2"]
+    told = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
+    home = far / ".customcnn" / Path(told["pack"]).name
+    assert told["uploaded"] == str(home)
+    assert set(far.files()) - set(before) == {f".customcnn/{home.name}/{name}" for name in ("images.npy", "pack.json")}
+    stamps = home.files()
+    assert f"Uploaded: {home}\n" in CliRunner().invoke(cli, words).stdout and home.files() == stamps
+    there = scan(far)
+    assert there.records == scan(made.augmented).records  # the pack is none of the images
+
+    def refused(*_):
+        raise AssertionError("an image is read")
+
+    (tmp_path / "two").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "two"))
+    counts: list[int] = []
+
+    @contextmanager
+    def bar(total, label):
+        yield counts.append
+
+    with monkeypatch.context() as patch:
+        patch.setattr("customcnn.pack._write", refused)
+        copied = pack(there, (20, 24), progress=bar)
+    assert tmp_path / "two" in copied.path.parents and sum(counts) == len(there.records)
+    alone = pack(scan(made.augmented), (20, 24))
+    np.testing.assert_array_equal(copied.images, alone.images)
+    assert copied.converted == alone.converted
+
+    # What is not whole is not used.
+    for name, data in {"pack.json": b"{", "images.npy": (home / "images.npy").get()[:-1]}.items():
+        whole = (home / name).get()
+        (home / name).put(data)
+        shutil.rmtree(copied.path)
+        np.testing.assert_array_equal(pack(there, (20, 24)).images, alone.images)
+        (home / name).put(whole)
+    (home / "images.npy").unlink()
+    shutil.rmtree(copied.path)
+    np.testing.assert_array_equal(pack(there, (20, 24)).images, alone.images)
+
+
+def test_a_folder_of_this_machine_is_not_uploaded(made):
+    found = shell("pack", made.augmented, "--size", "8", "--upload")
+    assert found.returncode == 1 and found.stderr == (
+        f"Error: A pack is uploaded to the address of its images. Received: '{made.augmented}', a folder of this "
+        "machine. Leave out --upload.\n"
+    )
 
 
 def test_images_of_s3_are_streamed_alike(made, far):

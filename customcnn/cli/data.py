@@ -309,35 +309,45 @@ def augment(
 @click.command()
 @click.argument("data", type=FOLDER_OR_ADDRESS)
 @click.option("--size", required=True, metavar="N|HxW", help="Edge in pixels, or height x width: a network's input.")
+@click.option("--upload", is_flag=True, help="Lay it beside the images, too, where DATA is an address.")
 @json_option
 @skip_bad_option
 @workers_option
 @on_option
-def pack(data: "Folder", size: str, as_json: bool, skip_bad: bool, workers: int | None, on: str | None) -> None:
+def pack(
+    data: "Folder", size: str, upload: bool, as_json: bool, skip_bad: bool, workers: int | None, on: str | None
+) -> None:
     """Decode all images in DATA once, and say where they lie: train would do so at its start, and finds them there.
 
     They lie in DATA/.customcnn, or where that cannot be, as of an address, in the system's temporary folder, which the
-    variable TMPDIR names: one array of uint8 that is mapped into memory.
+    variable TMPDIR names: one array of uint8 that is mapped into memory. With --upload they lie at the address, too,
+    and whoever packs or trains from there copies that one file instead of decoding all images.
 
     \b
     Example: customcnn pack augmented --size 224
-             customcnn pack s3://bucket/augmented --size 120x160 --on ray
+             customcnn pack s3://bucket/augmented --size 120x160 --upload --on ray
     """
     from customcnn.images import converted_note
     from customcnn.pack import pack as make_pack
-    from customcnn.pack import parse_size
+    from customcnn.pack import parse_size, refuse_upload
+    from customcnn.pack import upload as upload_pack
 
     wanted = parse_size(size)
+    if upload:
+        refuse_upload(data)
     manifest = read_data(data, skip_bad=skip_bad)
     with spread(on, workers, [data]) as pool:
         packed = make_pack(manifest, wanted, workers=pool, progress=terminal)
+    uploaded = upload_pack(packed, progress=terminal) if upload else None
     if packed.converted:
         say(converted_note(packed.converted))
     count, size_in_bytes = len(packed.images), packed.images.nbytes
     if as_json:
-        print_json({"pack": packed.path, "images": count, "size": wanted, "bytes": size_in_bytes})
+        print_json({"pack": packed.path, "uploaded": uploaded, "images": count, "size": wanted, "bytes": size_in_bytes})
         return
     click.echo(f"Pack: {packed.path}")
+    if uploaded:
+        click.echo(f"Uploaded: {uploaded}")
     click.echo(f"{count:,} images of {wanted[0]} x {wanted[1]} pixels, {size_in_bytes:,} bytes")
 
 
