@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from networks import SIBLINGS
 
 from customcnn.errors import CustomCNNError
 from customcnn.models import build_model, get_spec, list_models
@@ -17,9 +18,15 @@ APPLICATIONS = {spec.name: spec.arguments["application"] for spec in list_models
 QUICK = ("mobilenetv3small",)
 DEVIATION = [0.229, 0.224, 0.225]
 
-every_backbone = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in APPLICATIONS]
-)
+
+def _each(names):
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+    )
+
+
+every_backbone = _each(APPLICATIONS)
+every_family = _each([name for name in APPLICATIONS if name not in SIBLINGS])
 
 
 def _images(size: int, count: int = 2) -> np.ndarray:
@@ -115,7 +122,7 @@ def test_scaling_is_that_of_the_library(name):
     np.testing.assert_allclose(_output(keras.Model(image, x), pixels), expected, rtol=1e-5, atol=1e-5)
 
 
-@every_backbone
+@every_family
 @pytest.mark.parametrize("ending", [".weights.h5", pytest.param(".h5", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_features_are_the_library_s(tmp_path, name, ending):

@@ -24,7 +24,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 DEFAULT = os.environ.get("KERAS_BACKEND", "tensorflow")
 TOLERANCES = {  # absolute for probabilities, relative for the loss, relative to the length of the vector for steps
     "float32": {"output": 1e-4, "loss": 1e-3, "statistics": 1e-3, "step": 0.15},
-    "float64": {"output": 1e-5, "loss": 1e-5, "statistics": 3e-4, "step": 0.02},
+    "float64": {"output": 1e-5, "loss": 1e-4, "statistics": 3e-4, "step": 0.02},
 }
 # The networks that are written here, and one of the library's; the first are quick enough for every run of the tests.
 QUICK = ("proposed", "proposed-figures", "alexnet", "small", "one-conv")
@@ -111,6 +111,7 @@ def results(tmp_path_factory):
 
 def _run_worker(backend: str, precision: str, path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_ENABLE_X64": "1"}
+    environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # for one step, XLA would compile longer than all else takes
     command = [sys.executable, str(Path(__file__).resolve()), str(path), precision, *names]
     done = subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False

@@ -3,6 +3,7 @@
 import csv
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -359,9 +360,13 @@ def test_a_damaged_image_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_the_originals_of_real_photographs(shared_data):
+    """Of every fourth one, with all its copies."""
     with (shared_data / "blood-cells-originals.csv").open(newline="") as file:
         truth = {row["path"]: row["group"] for row in csv.DictReader(file)}
-    result = find_copies(scan(shared_data / "blood-cells"))
+    chosen = set(sorted(set(truth.values()))[::4])
+    truth = {path: group for path, group in truth.items() if group in chosen}
+    data = scan(shared_data / "blood-cells")
+    result = find_copies(replace(data, records=tuple(r for r in data.records if r.path in truth)))
     precision, recall = pairwise(result.groups(), truth)
     assert precision >= 0.99
     assert recall >= 0.97

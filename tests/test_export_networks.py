@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exports import SIZE, formats, make_images, make_run, pixels_of, shares
+from networks import SIBLINGS
 
 from customcnn.calibration import apply_temperature
 from customcnn.ensemble import soft_vote
@@ -182,23 +183,17 @@ def test_large_weights_are_halved_small_and_huge_ones_stay():
 # ---------------------------------------------------------------- every network
 
 
-HUGE = dict.fromkeys(
-    ("efficientnetb3", "efficientnetb4", "efficientnetb7", "resnet152", "densenet161", "densenet169"), "openvino"
-)
-"""Written in this format: the converter for ONNX takes minutes for each of them, and for the third 13 GB of memory.
-
-A smaller one of each family goes to ONNX."""
-
+NETWORKS = [spec.name for spec in list_models() if spec.name not in SIBLINGS]
 IN_TURN = [
-    pytest.param(name.values[0], spec.name, marks=name.marks)
-    for place, spec in enumerate(list_models())
+    pytest.param(name.values[0], network, marks=name.marks)
+    for place, network in enumerate(NETWORKS)
     for turn, name in enumerate(formats(runtimes=True))
-    if name.values[0] == HUGE.get(spec.name) or (turn == place % 3 and spec.name not in HUGE)
+    if turn == place % 3 or (network, name.values[0]) == ("efficientnetb0", "onnx")
 ]
-"""Every network in one format: all of them in all formats would take half an hour."""
+"""Each network in one format: all of them in all formats would take half an hour.
 
-IN_TURN += [pytest.param(name.values[0], "efficientnetb0", marks=name.marks) for name in formats(runtimes=True)[:1]]
-"""Its normalisation layer keeps tensors, which the ONNX converter once took for inputs."""
+EfficientNet goes to ONNX in any case: its normalisation layer keeps tensors, which the converter once took for inputs.
+"""
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from networks import SIBLINGS
 
 from customcnn.errors import CustomCNNError
 from customcnn.models import build_model, get_spec, list_models
@@ -23,8 +24,6 @@ DOCS = Path(__file__).parents[1] / "docs" / "models.md"
 QUICK = ("proposed", "proposed-figures", "alexnet", "small", "one-conv", "googlenet")
 NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SPECS]
 
-SIBLINGS = ("vgg19", "resnet152", "mobilenet", "densenet169", *(f"efficientnetb{size}" for size in "13457"))
-"""Networks that differ from another of the table in depth or width alone: most tests take the other one."""
 every_one = pytest.mark.usefixtures("every_one_is_tested")
 
 
@@ -152,7 +151,6 @@ def test_small_layer_by_layer():
 # ------------------------------------------------------------------------------------------- what holds for every row
 
 
-@every_one
 def test_layers_have_names_of_their_own(least, name):
     """Automatic names end in a counter that goes on from network to network: two builds would differ."""
     again = build_model(name, input_size=SPECS[name].minimum_size)
@@ -292,7 +290,7 @@ print("loaded", len(sys.argv) - 1)
     [
         ("float32", QUICK),
         pytest.param("mixed_bfloat16", QUICK, marks=pytest.mark.slow),
-        pytest.param("float32", [name for name in SPECS if name not in QUICK], marks=pytest.mark.slow),
+        pytest.param("float32", [name for name in SPECS if name not in (*QUICK, *SIBLINGS)], marks=pytest.mark.slow),
     ],
 )
 def test_saved_networks_load_without_this_package(precision, tmp_path, kind, names):

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from colors import SIZE, paint
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jobs import apart
 
 from customcnn.cli import cli
 from customcnn.cli.spread import LiveTable, seat_table
@@ -486,14 +487,7 @@ def command(*line: object) -> str:
 
 def on_two_nodes(kill: str, out: Path, *line: object) -> dict:
     """Run a command on a cluster of two nodes, see two_nodes.py; in a network of its own where that may be had."""
-    words = [sys.executable, str(HERE / "two_nodes.py"), kill, str(out), *map(str, line)]
-    alone = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
-    if (
-        os.geteuid() == 0
-        and shutil.which("ip")
-        and not subprocess.run([*alone, "true"], capture_output=True).returncode
-    ):
-        words = [*alone, *words]
+    words = apart([sys.executable, HERE / "two_nodes.py", kill, out, *line])
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
