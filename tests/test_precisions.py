@@ -110,3 +110,21 @@ def test_with_a_gpu_the_processor_is_tried_too(monkeypatch):
     made_up(monkeypatch, dict.fromkeys(PRECISIONS, 1.0))
     assert [one.device for one in try_precisions("gpu")] == ["cpu"] * 3 + ["gpu"] * 3
     assert placed == [("cpu", "gpu"), ("gpu", "gpu")]
+
+
+def test_what_is_hopelessly_slow_is_timed_twice(monkeypatch):
+    now = 0.0
+    steps: list[str] = []
+    monkeypatch.setattr(precisions.time, "perf_counter", lambda: now)
+
+    def taking(name: str, seconds: float) -> precisions._Prepared:
+        def step():
+            nonlocal now
+            steps.append(name)
+            now += seconds
+
+        return precisions._Prepared(step, HALF)
+
+    seconds = {"float32": 1.0, "bfloat16": 4.0, "float16": 6.0}
+    assert precisions._seconds({name: taking(name, time) for name, time in seconds.items()}) == seconds
+    assert [steps.count(name) for name in seconds] == [precisions.ROUNDS, precisions.ROUNDS, 2]
