@@ -62,6 +62,7 @@ def two_nodes(processors, second=True):
     """
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+    os.environ["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = "120"  # on a busy machine its 30 may be too few
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": processors, "include_dashboard": False, "object_store_memory": 100_000_000}

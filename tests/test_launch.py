@@ -13,6 +13,7 @@ from jobs import alone, apart, environment, finish, start
 from test_hosts import SMALL, parts, same_training  # noqa: F401
 
 from customcnn.cli import cli
+from customcnn.cluster.connection import first_line
 
 # Not importorskip: Ray looks at the environment when it is imported, and other tests of this process set it.
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
@@ -40,6 +41,21 @@ def test_a_cluster_that_does_not_answer_is_one_line(tmp_path):
     assert (found.returncode, found.stdout) == (1, "")
     assert found.stderr.startswith("Error: A Ray cluster answers at --on. Received: '127.0.0.1:1'")
     assert len(found.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("it is down\nand out", "OSError: it is down"),
+        (
+            "Failure of the server:\n  Traceback:\n    TimeoutError: 30 s\n",
+            "OSError: Failure of the server: TimeoutError: 30 s",
+        ),
+        ("", "OSError"),
+    ],
+)
+def test_an_error_of_ray_in_one_line(text, line):
+    assert first_line(OSError(text)) == line
 
 
 def launched(kill, run, *words):

@@ -163,7 +163,7 @@ class Cluster:
             value, error = ray.get(task)
         except ray.exceptions.RayError as lost:
             raise LostTask(
-                f"A task is lost {RETRIES} times at most. Received: {_first_line(lost)}. Look at the node and its "
+                f"A task is lost {RETRIES} times at most. Received: {first_line(lost)}. Look at the node and its "
                 "memory, and give the command again: it goes on where it can."
             ) from None
         if error is not None:
@@ -220,7 +220,7 @@ def connect(on: str) -> Iterator[Cluster]:
             ray.init(**how)
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         raise CustomCNNError(
-            f"A Ray cluster answers at --on. Received: {show(on)} ({_first_line(error)}). "
+            f"A Ray cluster answers at --on. Received: {show(on)} ({first_line(error)}). "
             "Check the address, the port and the token (~/.ray/auth_token), and that both have one version of Ray."
         ) from None
     try:
@@ -276,6 +276,9 @@ def _outcome(function: Callable[..., R], arguments: tuple[Any, ...]) -> tuple[R 
         return None, error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the kind of an error and the first line of what it says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and lines[0].endswith(":"):  # of what another process said, its last line says what happened
+        lines[0] = f"{lines[0]} {lines[-1]}"
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
