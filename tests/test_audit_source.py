@@ -8,6 +8,7 @@ from audit_pictures import cell, save
 from customcnn.audit import open_data
 from customcnn.errors import CustomCNNError
 from customcnn.manifest import scan
+from customcnn.places import parse_folder
 
 
 @pytest.fixture
@@ -91,6 +92,17 @@ def test_the_images_of_a_run_are_those_of_the_folder_that_it_records(data, monke
     (data.parent / "elsewhere").mkdir()
     monkeypatch.chdir(data.parent / "elsewhere")
     assert open_data(run).root.resolve() == data, "names are looked up from the folders above the run, too"
+
+
+def test_the_images_of_a_run_are_those_at_the_address_that_it_records(data):
+    pytest.importorskip("fsspec")
+    there = parse_folder("memory://bucket/data")
+    for record in scan(data).records:
+        (there / record.path).put((data / record.path).read_bytes())
+    run = run_of(data, data.parent / "runs/one", {"data": str(there)})
+    assert (open_data(run).root, open_data(run).records) == (there, scan(data).records)
+    (there / record.path).unlink()
+    assert f"and the images are not in '{there}'" in failure(run)
 
 
 def test_a_run_whose_images_cannot_be_found(data):

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeGuard
 
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.manifest import Manifest, read_manifest, scan
+from customcnn.manifest import Manifest, Record, read_manifest, scan
 from customcnn.places import Address, Folder, parse_folder
 from customcnn.runs import RunDir
 
@@ -15,7 +16,8 @@ from customcnn.runs import RunDir
 def open_data(path: Folder | str, *, skip_bad: bool = False) -> Manifest:
     """Return the manifest of a folder, of a CSV written by `Manifest.write`, or of a run.
 
-    A run holds no images: they lie in the folder that it was trained on, which its environment.json names.
+    A run holds no images: they lie in the folder or at the address that it was trained on, as its environment.json
+    says.
 
     Args:
         path: a folder of class folders, split or not, also an address; a .csv file; or a run.
@@ -64,7 +66,7 @@ def _images_of(run: RunDir) -> Manifest:
     manifest = run.read_manifest()
     tried = [*dict.fromkeys(_recorded(run))]
     for root in tried:
-        if manifest.records and all((root / record.path).is_file() for record in manifest.records):
+        if manifest.records and _has_all(root, manifest.records):
             return replace(manifest, root=root)
     where = f"and the images are not in {show_all(tried)}" if tried else "and the folder it records is not there"
     raise CustomCNNError(
@@ -73,10 +75,22 @@ def _images_of(run: RunDir) -> Manifest:
     )
 
 
-def _recorded(run: RunDir) -> Iterator[Path]:
-    """Yield the folders that a run's files name: absolute, or from here or from a folder above the run."""
+def _has_all(root: Folder, records: Iterable[Record]) -> bool:
+    if isinstance(root, Address):
+        there = root.files()  # one list: to ask for each file would take much longer
+        return all(record.path in there for record in records)
+    return all((root / record.path).is_file() for record in records)
+
+
+def _recorded(run: RunDir) -> Iterator[Folder]:
+    """Yield what a run's files name: an address; folders: absolute, or from here or from a folder above the run."""
+    environment, metrics = (_values(path) for path in (run.environment, run.metrics))
+    data = [environment.get("data"), metrics.get("data")]
+    yield from (place for place in map(parse_folder, filter(_is_name, data)) if isinstance(place, Address))
+    command = environment.get("command")
+    words = command[1:] if isinstance(command, list) else []
     bases = [Path(), *run.path.resolve().parents]
-    for name in _names(run):
+    for name in filter(_is_name, [*data, *words]):
         for base in bases:
             folder = base / name
             with suppress(OSError):
@@ -84,12 +98,8 @@ def _recorded(run: RunDir) -> Iterator[Path]:
                     yield folder
 
 
-def _names(run: RunDir) -> Iterable[str]:
-    environment, metrics = (_values(path) for path in (run.environment, run.metrics))
-    command = environment.get("command")
-    words = command[1:] if isinstance(command, list) else []
-    named = [environment.get("data"), metrics.get("data"), *words]
-    return [name for name in named if isinstance(name, str) and name and not name.startswith("-")]
+def _is_name(word: object) -> TypeGuard[str]:
+    return isinstance(word, str) and bool(word) and not word.startswith("-")
 
 
 def _values(path: Path) -> dict[str, object]:
