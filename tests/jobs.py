@@ -24,8 +24,7 @@ def free_port():
 
 def environment(**variables):
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("KERAS_", "XLA_", "RAY_"))}
-    # XLA compiles for longer than such a job trains.
-    return {**kept, "KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **variables}
+    return {**kept, "KERAS_BACKEND": "jax", **variables}
 
 
 NAMESPACES = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")

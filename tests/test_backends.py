@@ -111,7 +111,6 @@ def results(tmp_path_factory):
 
 def _run_worker(backend: str, precision: str, path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_ENABLE_X64": "1"}
-    environment |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # for one step, XLA would compile longer than all else takes
     command = [sys.executable, str(Path(__file__).resolve()), str(path), precision, *names]
     done = subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False

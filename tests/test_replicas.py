@@ -76,10 +76,7 @@ def trained(backend: str, data: Path, run: Path, count: int, **options: object) 
     words = [str(data), str(run), str(count), json.dumps(options), str(out)]
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
     if backend == "jax":
-        environment |= {
-            "JAX_ENABLE_X64": "1",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        }  # XLA compiles longer than it trains
+        environment["JAX_ENABLE_X64"] = "1"
     done = subprocess.run([sys.executable, __file__, *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     with np.load(out) as found:
