@@ -55,27 +55,17 @@ SECOND = "127.0.0.2"
 
 @contextmanager
 def two_nodes(processors, second=True):
-    """Start a Ray cluster of two nodes on loopback, or of one, with a server for clients at `client(cluster)`.
-
-    Gives the cluster and the second node. Ray is not imported before.
-    """
+    """Start a Ray cluster of two nodes on loopback, or of one; give it and the second. Ray is not imported before."""
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
-    os.environ["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = "120"  # on a busy machine its 30 may be too few
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": processors, "include_dashboard": False, "object_store_memory": 100_000_000}
-    head = {**node, "node_ip_address": "127.0.0.1", "ray_client_server_port": free_port()}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "node_ip_address": "127.0.0.1"})
     try:
         yield cluster, cluster.add_node(**node, node_ip_address=SECOND) if second else None
     finally:
         cluster.shutdown()
-
-
-def client(cluster):
-    """Return the address of a cluster for those who are no node of it."""
-    return f"ray://127.0.0.1:{cluster.head_node._ray_params.ray_client_server_port}"
 
 
 def alone(*words, **variables):

@@ -2,8 +2,7 @@
 
 Used by test_launch.py as a program: `launched.py rank|node|command|nothing RUN CUSTOMCNN-ARGUMENTS...`. It waits until
 two epochs have ended, kills a process of the job, the node that it is on, or the command, and lets the job end, after
-the last with --resume. Where nothing is killed, the command comes as a client (ray://). Its last line is the JSON of
-what was there at the end.
+the last with --resume. Its last line is the JSON of what was there at the end.
 """
 
 import json
@@ -14,15 +13,14 @@ import sys
 import time
 from pathlib import Path
 
-from jobs import client, epochs, two_nodes
+from jobs import epochs, two_nodes
 
 GONE_WITHIN = 30
 
 
 def main(kill: str, run: Path, line: list[str]) -> None:
     with two_nodes(2) as (cluster, second):
-        place = client(cluster) if kill == "nothing" else cluster.address
-        line = [sys.executable, "-m", "customcnn", "launch", "--nodes", "2", "--on", place, "--", *line]
+        line = [sys.executable, "-m", "customcnn", "launch", "--nodes", "2", "--on", cluster.address, "--", *line]
         command = start(line)
         if kill != "nothing":
             while epochs(run) < 2:

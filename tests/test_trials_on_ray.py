@@ -549,7 +549,7 @@ def test_early_stops_of_real_trainings(data, tmp_path):
     line = ["tune", data.root, "--recipe", tmp_path / "search.toml", "--early-stop", "asha"]
     printed = command(*line, "--out", tmp_path / "local")
     assert "Stopped early: trial" in printed
-    # One node with one processor, by a client of it: each trial is judged by the same others as without Ray.
+    # One node with one processor: each trial is judged by the same others as without Ray.
     done = on_two_nodes("one", tmp_path / "ray", *line)
     assert done["printed"] == printed.replace(str(tmp_path / "local"), str(tmp_path / "ray")), done["told"]
     assert same_files(tmp_path / "local", tmp_path / "ray", "trials.csv", *histories(TRIALS))

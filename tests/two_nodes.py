@@ -2,8 +2,8 @@
 
 Used by test_trials_on_ray.py as a program: `two_nodes.py node|driver|one OUT CUSTOMCNN-ARGUMENTS...`. It waits for the
 second node to have ended an epoch of a training, kills the node or the command, and lets the command end, after the
-latter with --resume. With `one` there is no second node, the command comes as a client (ray://), and nothing is killed.
-Its last line is the JSON of what was there at the end.
+latter with --resume. With `one` there is no second node, and nothing is killed. Its last
+line is the JSON of what was there at the end.
 """
 
 import json
@@ -12,13 +12,12 @@ import sys
 import time
 from pathlib import Path
 
-from jobs import SECOND, client, two_nodes
+from jobs import SECOND, two_nodes
 
 
 def main(kill: str, out: Path, line: list[str]) -> None:
     with two_nodes(1, second=kill != "one") as (cluster, second):
-        place = client(cluster) if kill == "one" else cluster.address
-        line = [sys.executable, "-m", "customcnn", *line, "--out", str(out), "--on", place]
+        line = [sys.executable, "-m", "customcnn", *line, "--out", str(out), "--on", cluster.address]
         command = start(line)
         killed = "" if kill == "one" else wait(command, out)
         if kill == "node":
