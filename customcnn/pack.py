@@ -175,6 +175,10 @@ def pack(
 def upload(packed: Packed, *, progress: Progress = silent) -> Address:
     """Lay a pack beside the images at their address, in `.customcnn/`: who packs them from now on copies it from there.
 
+    Args:
+        packed: from `pack`, not from `stream`.
+        progress: see `customcnn.progress`.
+
     Returns:
         The folder of the pack at the address. One that is there already is left alone.
 
@@ -183,8 +187,7 @@ def upload(packed: Packed, *, progress: Progress = silent) -> Address:
     """
     root, path = packed.manifest.root, packed.path
     refuse_upload(root)
-    if not isinstance(root, Address) or path is None:
-        raise TypeError("images that are streamed have no pack to upload")
+    assert isinstance(root, Address) and path is not None
     home = root / CACHE / path.name
     if not (home / "pack.json").is_file():
         with progress(len(packed.images), "upload") as advance:

@@ -129,6 +129,17 @@ class Crew:
         self.seats[key] = Seat(name, detail)
         self._show()
 
+    def train(self, key: str, name: str, detail: str, function: Callable[..., Any], *arguments: Any) -> None:
+        """Start a training, as `start` does.
+
+        Args:
+            key, name, detail: as of `start`.
+            function: is called with the arguments, a `Progress`, a function that says a line, and `shared=True`: other
+                processes may pack the same images now.
+            arguments: of the function.
+        """
+        self.start(key, name, detail, _train, function, *arguments)
+
     def wait(self) -> tuple[str, Any]:
         """Wait for the next training that ends, and tell meanwhile what all of them do.
 
@@ -150,6 +161,19 @@ class Crew:
                     value = lost
                 self._listen()
                 return key, value
+
+    def finish(self) -> None:
+        """Wait until all have ended, and tell of each that it is done.
+
+        Raises:
+            LostTask: one was lost too often.
+            Exception: as by `wait`; the first one that fails.
+        """
+        while self.running:
+            key, value = self.wait()
+            if isinstance(value, LostTask):
+                raise value
+            self.end(key, "done")
 
     def end(self, key: str, text: str) -> None:
         """Tell how a training has ended."""
@@ -180,6 +204,10 @@ class Crew:
 def _seated(post: Post, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     post.arrive(_own_address())
     return function(post, *arguments)
+
+
+def _train(post: Post, function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments, post.progress, post.say, shared=True)
 
 
 def _own_address() -> str:

@@ -25,7 +25,6 @@ from customcnn.task import input_size
 from customcnn.train import train
 
 if TYPE_CHECKING:
-    from customcnn.cluster.board import Post
     from customcnn.cluster.crew import Spread
 
 FROM_HISTORY = ("val_loss", "val_accuracy")
@@ -155,17 +154,8 @@ def _spread(
     """Train and score the folds on the nodes of a cluster; the first that fails ends all."""
     with spread.crew(out, say) as crew:
         for part in parts:
-            crew.start(f"fold-{part.number}", _title(part, count), _sizes(part), _seated, fold, part)
-        while crew.running:
-            key, lost = crew.wait()
-            if lost is not None:
-                raise lost
-            crew.end(key, "done")
-
-
-def _seated(post: "Post", fold: Callable[..., None], part: Fold) -> None:
-    """Train and score a fold on a node."""
-    fold(part, post.progress, post.say, shared=True)
+            crew.train(f"fold-{part.number}", _title(part, count), _sizes(part), fold, part)
+        crew.finish()
 
 
 def _train_fold(

@@ -27,7 +27,6 @@ from customcnn.train import train
 if TYPE_CHECKING:
     import optuna
 
-    from customcnn.cluster.board import Post
     from customcnn.cluster.crew import Spread
 
 TRIALS = 20
@@ -178,7 +177,7 @@ def _spread(
                     break
                 number, values = new.number + 1, chosen_values(search.space.axes, new.params)
                 asked[_name(number)] = new
-                crew.start(_name(number), f"Trial {number}", told(values), _seated, trial, number, values)
+                crew.train(_name(number), f"Trial {number}", told(values), trial, number, values)
             if not crew.running:
                 return
             key, outcome = crew.wait()
@@ -186,11 +185,6 @@ def _spread(
                 outcome = Outcome({}, error=str(outcome))
             crew.end(key, _told(outcome))
             yield asked[key], outcome
-
-
-def _seated(post: "Post", trial: Callable[..., Outcome], number: int, values: Mapping[str, Any]) -> Outcome:
-    """Train a trial on a node."""
-    return trial(number, values, post.progress, post.say, shared=True)
 
 
 def _told(outcome: Outcome) -> str:

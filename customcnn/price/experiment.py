@@ -24,7 +24,6 @@ from customcnn.task import input_size
 from customcnn.train import train
 
 if TYPE_CHECKING:
-    from customcnn.cluster.board import Post
     from customcnn.cluster.crew import Spread
 
 SCORES = ("accuracy", "balanced_accuracy")
@@ -171,17 +170,8 @@ def _spread(
     with spread.crew(out, say) as crew:
         for network in networks:
             key = f"seed-{network.seed}-by-{network.by}"
-            crew.start(key, network.title(seeds), told(network.images), _seated, one, network)
-        while crew.running:
-            key, lost = crew.wait()
-            if lost is not None:
-                raise lost
-            crew.end(key, "done")
-
-
-def _seated(post: "Post", one: Callable[..., None], network: Network) -> None:
-    """Train and score a network on a node."""
-    one(network, post.progress, post.say, shared=True)
+            crew.train(key, network.title(seeds), told(network.images), one, network)
+        crew.finish()
 
 
 def _train_network(
