@@ -27,9 +27,9 @@ BATCHES = 40
 
 def draw(folder: Path, originals: int) -> None:
     """Draw the originals, 450 x 450, as BMP into `folder/bmp`, and write the same pixels as PNG into `folder/png`."""
-    from customcnn.images import encode, read_image
-    from customcnn.samples import draw_samples
-    from customcnn.workers import parallel
+    from customcnn.data.synthetic import draw_samples
+    from customcnn.images.decode import encode, read_image
+    from customcnn.io.parallel import parallel
 
     bmp = draw_samples(folder / "bmp", subjects=originals // 20, cells=10, workers=2)
 
@@ -73,8 +73,8 @@ def _silently(function: Callable[[], T]) -> T:
 
 def own_folder(src: Path, out: Path, count: int) -> Callable[[], int]:
     """`customcnn augment` with two workers: the same operations, and hashes, a manifest and a seed beside."""
-    from customcnn.augment import augment_folder
-    from customcnn.manifest import scan
+    from customcnn.data.augment import augment_folder
+    from customcnn.data.manifest import scan
 
     manifest = scan(src)
 
@@ -88,7 +88,8 @@ def own_folder(src: Path, out: Path, count: int) -> Callable[[], int]:
 
 def gather(path: Path, turned: bool) -> Callable[[], int]:
     """Shuffled batches from a memory map, as a training reads them; with or without turns and flips on the way."""
-    from customcnn.transforms import Augmentation, make_transform
+    from customcnn.augmentation import make_transform
+    from customcnn.augmentation.settings import Augmentation
 
     images = np.load(path, mmap_mode="r")
     transform = make_transform(Augmentation(flip="both", quarter_turns=True))

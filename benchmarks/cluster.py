@@ -63,10 +63,10 @@ _kept: list[object] = []
 
 def augmenting(src: str, dst: str, count: int, kind: str, workers: int) -> Callable[[], int]:
     """`customcnn augment` with the report's turns and flips, and a change of brightness that needs processes."""
-    from customcnn.augment import augment_folder
-    from customcnn.manifest import scan
-    from customcnn.operations import Operations
-    from customcnn.places import Address, parse_folder
+    from customcnn.data.augment import augment_folder
+    from customcnn.data.augmentor import Operations
+    from customcnn.data.manifest import scan
+    from customcnn.io.remote_path import Address, parse_folder
 
     found = workers_of(kind, workers)
     manifest = scan(src)
@@ -84,8 +84,8 @@ def augmenting(src: str, dst: str, count: int, kind: str, workers: int) -> Calla
 
 def packing(src: str, kind: str, workers: int) -> Callable[[], int]:
     """`customcnn pack` from nothing."""
-    from customcnn.manifest import scan
-    from customcnn.pack import pack
+    from customcnn.data.manifest import scan
+    from customcnn.data.pack import pack
 
     found = workers_of(kind, workers)
     manifest = scan(src)
@@ -116,7 +116,7 @@ def s3_server(cells: Path) -> Iterator[str]:
     """Start moto's S3 server on loopback with the images in it; give their address. It is Python, and slow."""
     from moto.server import ThreadedMotoServer
 
-    from customcnn.places import Address, _filesystem
+    from customcnn.io.remote_path import Address, _filesystem
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -140,7 +140,7 @@ def s3_server(cells: Path) -> Iterator[str]:
 @click.option("--plot", "picture", type=click.Path(path_type=Path, dir_okay=False), help="Draw it as PNG.")
 def main(rounds: int, images: int, count: int, out: Path | None, picture: Path | None) -> None:
     """Augmenting and packing by 1 and 2 workers, by Ray with 1 and 2 processors, and from S3. Files go to TMPDIR."""
-    from customcnn.samples import draw_samples
+    from customcnn.data.synthetic import draw_samples
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -28,8 +28,8 @@ class HeldFit:
             on_epoch_begin=lambda epoch, logs: self.go.acquire(),
             on_epoch_end=lambda epoch, logs: self.done.release(),
         )
-        from customcnn.callbacks import Epochs
-        from customcnn.feed import for_fit
+        from customcnn.training.batches import for_fit
+        from customcnn.training.callbacks import Epochs
 
         watchers = [Epochs(training), *callbacks, gate]
         arguments = {"epochs": 10_000, "shuffle": False, "verbose": 0, "callbacks": watchers}
@@ -52,14 +52,15 @@ class HeldFit:
 
 def prepared(name: str, size: int, images: int, batch_size: int, folder: Path) -> tuple[Any, Any, Any, Any]:
     """Return a network, its batches and its callbacks as `customcnn train` makes them, and the images."""
-    from customcnn import devices
-    from customcnn.callbacks import callbacks
-    from customcnn.compile import compile_model
-    from customcnn.feed import batches, targets
+    from customcnn.backend import devices
     from customcnn.progress import silent
-    from customcnn.recipe import load_recipe
-    from customcnn.runs import ModelInfo, RunDir
-    from customcnn.task import new_model
+    from customcnn.recipe.recipe import load_recipe
+    from customcnn.runs.run_dir import RunDir
+    from customcnn.runs.saved_model import ModelInfo
+    from customcnn.training.batches import batches, targets
+    from customcnn.training.callbacks import callbacks
+    from customcnn.training.classification import new_model
+    from customcnn.training.optimizer import compile_model
 
     settings = {"model": name, "batch_size": batch_size, "epochs": 10_000, "input_size": size, "monitor": "loss"}
     recipe = load_recipe(None, settings)
@@ -112,7 +113,7 @@ def bare_steps(name: str, size: int, images: int, batch_size: int, folder: Path)
 
 def validation(name: str, size: int, images: int, batch_size: int, folder: Path) -> Callable[[], int]:
     """The validation of a training."""
-    from customcnn.feed import batches, for_fit
+    from customcnn.training.batches import batches, for_fit
 
     folder.mkdir()
     model, _, _, (mapped, wanted) = prepared(name, size, images, batch_size, folder)
@@ -140,8 +141,8 @@ def inference(name: str, size: int, images: int, batch_size: int, folder: Path) 
 
 def checkpoint(name: str, size: int, batch_size: int, folder: Path, rounds: int) -> dict[str, float]:
     """Return the medians of the seconds for which a training waits for a save, and in which the file is whole."""
-    from customcnn.checkpoint import Checkpointer
-    from customcnn.runs import ModelInfo
+    from customcnn.runs.saved_model import ModelInfo
+    from customcnn.training.async_checkpoint import Checkpointer
 
     folder.mkdir()
     model, training, _, _ = prepared(name, size, batch_size, batch_size, folder)

@@ -33,12 +33,13 @@ def variants() -> list[tuple[str, str]]:
 
 def write_all(run: str, data: str, folder: str) -> None:
     """Write every export, each into a copy of the run, and how it compares with Keras: written.json."""
-    from customcnn import devices
+    from customcnn.backend import devices
+    from customcnn.data.manifest import scan
     from customcnn.export import export, get_format
-    from customcnn.export.check import compare, expected
-    from customcnn.export.serving import in_float32
-    from customcnn.manifest import scan
-    from customcnn.runs import RunDir, load_model, read_info
+    from customcnn.export.tf_function import in_float32
+    from customcnn.export.verify import compare, expected
+    from customcnn.runs.run_dir import RunDir
+    from customcnn.runs.saved_model import load_model, read_info
 
     devices.configure("cpu")
     source, images = RunDir(Path(run)), scan(Path(data))
@@ -62,8 +63,8 @@ def write_all(run: str, data: str, folder: str) -> None:
 
 def read_images(data: Path, size: tuple[int, int]) -> np.ndarray:
     """Return images that are not of the training part, or of everything where nothing is split."""
-    from customcnn.manifest import scan
-    from customcnn.pack import stream
+    from customcnn.data.manifest import scan
+    from customcnn.data.pack import stream
 
     images = scan(data)
     part = next((images.part(name) for name in ("test", "validation") if name in images.parts), images)
@@ -86,9 +87,9 @@ def batch_of(folder: str, images: int) -> np.ndarray:
 
 def by_keras(folder: str, run: str, images: int) -> Callable[[], int]:
     """Keras on TensorFlow, in float32: what every ratio is to."""
-    from customcnn import devices
-    from customcnn.export.serving import in_float32
-    from customcnn.runs import load_model
+    from customcnn.backend import devices
+    from customcnn.export.tf_function import in_float32
+    from customcnn.runs.saved_model import load_model
 
     devices.configure("cpu")
     model, data = in_float32(load_model(Path(run) / "best.keras")), batch_of(folder, images)
@@ -97,8 +98,8 @@ def by_keras(folder: str, run: str, images: int) -> Callable[[], int]:
 
 def by_predict(folder: str, run: str, images: int) -> Callable[[], int]:
     """What `customcnn predict` computes without an export."""
-    from customcnn.classifier import Classifier
-    from customcnn.runs import RunDir
+    from customcnn.inference.classifier import Classifier
+    from customcnn.runs.run_dir import RunDir
 
     classifier, data = Classifier(RunDir(Path(run)), runtime="keras", device="cpu"), batch_of(folder, images)
     return repeated(lambda: classifier.probabilities(data), images)
@@ -109,7 +110,7 @@ def by_export(folder: str, path: str, name: str, images: int) -> Callable[[], in
     import pkgutil
 
     from customcnn.export import get_format, is_runtime
-    from customcnn.runtime import BATCH, open_file
+    from customcnn.inference.runtimes import BATCH, open_file
 
     data, row = batch_of(folder, images), get_format(name)
     if is_runtime(row):

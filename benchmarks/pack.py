@@ -27,8 +27,8 @@ ROW_BATCH = 32
 
 def draw(folder: Path, images: int) -> Path:
     """Draw cells and save them as JPEG in class folders; return the folder."""
-    from customcnn.images import read_image
-    from customcnn.samples import draw_samples
+    from customcnn.data.synthetic import draw_samples
+    from customcnn.images.decode import read_image
 
     drawn = draw_samples(folder / "drawn", subjects=max(2, images // 20), cells=10, size=DRAWN_SIZE)
     for path in sorted(drawn.rglob("*.bmp")):
@@ -49,9 +49,9 @@ def link(data: Path, folder: Path) -> Path:
 
 
 def own_pack(data: Path, workers: int | None) -> Callable[[], int]:
-    """`customcnn.pack.pack` from nothing: decoded, averaged, and written to the disk."""
-    from customcnn.manifest import scan
-    from customcnn.pack import CACHE, pack
+    """`customcnn.data.pack.pack` from nothing: decoded, averaged, and written to the disk."""
+    from customcnn.data.manifest import scan
+    from customcnn.data.pack import CACHE, pack
 
     def work() -> int:
         shutil.rmtree(data / CACHE, ignore_errors=True)
@@ -61,9 +61,9 @@ def own_pack(data: Path, workers: int | None) -> Callable[[], int]:
 
 
 def own_stream(data: Path) -> Callable[[], int]:
-    """`customcnn.pack.stream`: the same pixels batch by batch, nothing written."""
-    from customcnn.manifest import scan
-    from customcnn.pack import stream
+    """`customcnn.data.pack.stream`: the same pixels batch by batch, nothing written."""
+    from customcnn.data.manifest import scan
+    from customcnn.data.pack import stream
 
     def work() -> int:
         images = stream(scan(data), (SIZE, SIZE)).images
@@ -117,8 +117,8 @@ def gather(path: Path) -> Callable[[], int]:
 
 
 def feed(path: Path) -> Callable[[], int]:
-    """The same as a training reads them: through `customcnn.feed`, with their targets."""
-    from customcnn.feed import batches, targets
+    """The same as a training reads them: through `customcnn.training.batches`, with their targets."""
+    from customcnn.training.batches import batches, targets
 
     images = np.load(path, mmap_mode="r")
     wanted = targets(np.zeros(len(images), np.int64), 2, 1)

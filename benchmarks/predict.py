@@ -56,7 +56,7 @@ def keras_batch(images: int, policy: str) -> Callable[[], int]:
 
 def own_keras(images: int, policy: str) -> Callable[[], int]:
     """What `customcnn predict` calls without an export."""
-    from customcnn import devices
+    from customcnn.backend import devices
 
     model, data = keras_model(policy), pixels(images)
     devices.prepare(model, "cpu")
@@ -71,7 +71,7 @@ def keras_predict(images: int) -> Callable[[], int]:
 
 def own(images: int, run: str, bfloat16: bool) -> Callable[[], int]:
     """What `customcnn predict` calls with an export, but for the decoding: a stream of images in its batches."""
-    from customcnn.runtime import BATCH, open_exported
+    from customcnn.inference.runtimes import BATCH, open_exported
 
     data = pixels(images)
     network = open_exported(Path(run) / "best.keras", "openvino").compile(images, bfloat16=bfloat16)
@@ -120,9 +120,10 @@ def make_run(folder: str) -> None:
     """Write a run of `proposed` with random weights, its export, its ONNX file where that works, and an image."""
     from PIL import Image
 
-    from customcnn import devices
+    from customcnn.backend import devices
     from customcnn.export import export
-    from customcnn.runs import ModelInfo, RunDir, save_model
+    from customcnn.runs.run_dir import RunDir
+    from customcnn.runs.saved_model import ModelInfo, save_model
 
     devices.configure("cpu")
     run, model = RunDir(Path(folder)), keras_model()

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from customcnn.devices import cpuinfo
+from customcnn.backend.devices import cpuinfo
 
 PAUSE = 0.3
 """Seconds between two turns: thread pools spin for a while after their work, and would take it from the next."""

@@ -114,7 +114,7 @@ def run_scan(folder: Path) -> str:
 
 def run_split(folder: Path, by: str = "image") -> str:
     """Split by image, with copies."""
-    from customcnn.split import shares, split_folder
+    from customcnn.data.split import shares, split_folder
 
     result = split_folder(_read(folder / "cells"), folder / "made", shares(), by=by)
     return ", ".join(f"{part} {len(result.manifest.part(part).records)}" for part in result.manifest.parts)
@@ -122,15 +122,15 @@ def run_split(folder: Path, by: str = "image") -> str:
 
 def run_crop(folder: Path) -> str:
     """Crop about the centre."""
-    from customcnn.crop import crop_folder
+    from customcnn.data.crop import crop_folder
 
     return f"{len(crop_folder(_read(folder / 'cells'), folder / 'made', CROPPED).manifest.records)} images"
 
 
 def run_augment(folder: Path) -> str:
     """Turn and flip the training images until there are as many samples as there were files."""
-    from customcnn.augment import augment_folder
-    from customcnn.manifest import scan
+    from customcnn.data.augment import augment_folder
+    from customcnn.data.manifest import scan
 
     parts = scan(folder / "parts")
     return f"{len(augment_folder(parts, folder / 'made', len(parts.records)).manifest.records)} images"
@@ -138,7 +138,7 @@ def run_augment(folder: Path) -> str:
 
 def run_pack(folder: Path) -> str:
     """Decode every image into one array."""
-    from customcnn.pack import pack
+    from customcnn.data.pack import pack
 
     return f"{len(pack(_read(folder / 'cells'), (EDGE, EDGE)).images)} images"
 
@@ -154,23 +154,23 @@ def run_audit(folder: Path) -> str:
 
 def run_evaluate(folder: Path) -> str:
     """Score a tiny network on all images, bootstrap included; the pack is there, as after a training."""
-    from customcnn.evaluate import evaluate
-    from customcnn.runs import RunDir
+    from customcnn.evaluation.evaluate import evaluate
+    from customcnn.runs.run_dir import RunDir
 
     found = evaluate(RunDir(folder / "run"), _read(folder / "cells"), out=folder / "made", device="cpu")
     return f"accuracy {found.metrics['accuracy']['value']:.3f}, {found.metrics['interval']['method']}"
 
 
 def _read(folder: Path) -> Any:
-    from customcnn.manifest import scan, with_group_pattern
+    from customcnn.data.manifest import scan, with_group_pattern
 
     return with_group_pattern(scan(folder, skip_bad=True), "cnmc")
 
 
 def make_parts(folder: Path) -> str:
     """Split the images by hard links."""
-    from customcnn.manifest import scan
-    from customcnn.split import shares, split_folder
+    from customcnn.data.manifest import scan
+    from customcnn.data.split import shares, split_folder
 
     if not (folder / "parts").exists():
         split_folder(scan(folder / "cells"), folder / "parts", shares(), link="hard")
@@ -181,10 +181,11 @@ def make_run(folder: Path) -> str:
     """Save a network of one convolution as if it had been trained on the training images."""
     import keras
 
-    from customcnn.manifest import scan
+    from customcnn.data.manifest import scan
     from customcnn.models import build_model
-    from customcnn.recipe import load_recipe
-    from customcnn.runs import ModelInfo, RunDir, save_model
+    from customcnn.recipe.recipe import load_recipe
+    from customcnn.runs.run_dir import RunDir
+    from customcnn.runs.saved_model import ModelInfo, save_model
 
     make_parts(folder)
     run_pack(folder)

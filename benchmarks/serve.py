@@ -27,11 +27,12 @@ def make_run(folder: Path, model: str) -> Any:
     """Save a network of random weights, and drawn cells beside it; return the run."""
     import keras
 
-    from customcnn import devices
+    from customcnn.backend import devices
+    from customcnn.data.synthetic import LABELS, draw_samples
     from customcnn.models import build_model, get_spec
-    from customcnn.recipe import load_recipe
-    from customcnn.runs import ModelInfo, RunDir, save_model
-    from customcnn.samples import LABELS, draw_samples
+    from customcnn.recipe.recipe import load_recipe
+    from customcnn.runs.run_dir import RunDir
+    from customcnn.runs.saved_model import ModelInfo, save_model
 
     devices.configure("cpu")
     keras.utils.set_random_seed(0)
@@ -51,8 +52,8 @@ def _paths(folder: Path) -> list[Path]:
 
 def keras_alone(folder: str, images: int) -> Callable[[], int]:
     """Decode and predict_on_batch, one image at a time."""
-    from customcnn.images import decode
-    from customcnn.runs import load_model, read_info
+    from customcnn.images.decode import decode
+    from customcnn.runs.saved_model import load_model, read_info
 
     best = Path(folder) / "run" / "best.keras"
     model, size, paths = load_model(best), read_info(best).input_size, _paths(Path(folder))
@@ -102,8 +103,8 @@ def _body(path: Path) -> bytes:
 
 def agreement(folder: Path) -> float:
     """Return the largest difference of a probability between batches of 16 and single images."""
-    from customcnn.classifier import Classifier
-    from customcnn.runs import RunDir
+    from customcnn.inference.classifier import Classifier
+    from customcnn.runs.run_dir import RunDir
 
     known = Classifier(RunDir(folder / "run"), runtime="keras")
     images = np.stack([known.pixels(path) for path in _paths(folder)[:16]])
@@ -119,7 +120,7 @@ def agreement(folder: Path) -> float:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write everything as JSON.")
 def main(model: str, rounds: int, images: int, clients: int, out: Path | None) -> None:
     """Race the server with many clients against Keras alone, one image after the other."""
-    from customcnn.runtime import is_installed
+    from customcnn.inference.runtimes import is_installed
 
     folder = Path(tempfile.mkdtemp(prefix="serve-"))
     try:

@@ -43,10 +43,10 @@ def keras_step(name: str, size: int, images: int, policy: str, rewrite: bool) ->
 
 def own_step(name: str, size: int, images: int, precision: str = "auto") -> Callable[[], int]:
     """The step that `customcnn train` takes, by the functions that it calls."""
-    from customcnn import devices
-    from customcnn.compile import compile_model
-    from customcnn.recipe import load_recipe
-    from customcnn.task import new_model
+    from customcnn.backend import devices
+    from customcnn.recipe.recipe import load_recipe
+    from customcnn.training.classification import new_model
+    from customcnn.training.optimizer import compile_model
 
     recipe = load_recipe(None, {"model": name, "precision": precision})
     device = devices.configure("cpu")

@@ -34,14 +34,16 @@ def own_fit(name: str, size: int, images: int, steps: int, device: str, on_devic
 
     The peers do not augment. Checkpoints and validation, which come once an epoch, are left out.
     """
-    from customcnn import devices, resident
-    from customcnn.callbacks import Bar, StopAtNaN
-    from customcnn.compile import compile_model
-    from customcnn.feed import batches
+    from customcnn.augmentation import make_transform
+    from customcnn.augmentation.settings import Augmentation
+    from customcnn.backend import devices
     from customcnn.progress import silent
-    from customcnn.recipe import load_recipe
-    from customcnn.task import new_model
-    from customcnn.transforms import Augmentation, make_transform
+    from customcnn.recipe.recipe import load_recipe
+    from customcnn.training import device_cache
+    from customcnn.training.batches import batches
+    from customcnn.training.callbacks import Bar, StopAtNaN
+    from customcnn.training.classification import new_model
+    from customcnn.training.optimizer import compile_model
 
     recipe = load_recipe(None, {"model": name, "batch_size": images})
     augmentation = Augmentation(flip="both", quarter_turns=True)
@@ -53,7 +55,7 @@ def own_fit(name: str, size: int, images: int, steps: int, device: str, on_devic
     if model.outputs[0].shape[-1] == 1:
         targets = targets[:, 1:]
     rows = np.arange(len(pixels))
-    held = resident.hold(pixels, rows, rows[:0], augmentation, on_cpu=True)[0] if on_device else None
+    held = device_cache.hold(pixels, rows, rows[:0], augmentation, on_cpu=True)[0] if on_device else None
     if on_device and held is None:
         raise MemoryError("the images do not fit into half of the free memory")
     change = make_transform(augmentation)

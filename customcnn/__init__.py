@@ -18,21 +18,21 @@ __all__ = [
 TYPE_CHECKING = False  # what type checkers take for True; `typing` itself is not needed then
 if TYPE_CHECKING:
     from customcnn.api import LeakageWarning, fit, load
-    from customcnn.classifier import Classifier
     from customcnn.errors import CustomCNNError
     from customcnn.estimator import ImageClassifier
-    from customcnn.explanation import Explanation
-    from customcnn.judge import Prediction
-    from customcnn.predictions import Predictions
+    from customcnn.explain.explanation import Explanation
+    from customcnn.inference.classifier import Classifier
+    from customcnn.inference.decision import Prediction
+    from customcnn.inference.predictions import Predictions
 else:
     _HOMES = {
-        "Classifier": "classifier",
+        "Classifier": "inference.classifier",
         "CustomCNNError": "errors",
-        "Explanation": "explanation",
+        "Explanation": "explain.explanation",
         "ImageClassifier": "estimator",
         "LeakageWarning": "api",
-        "Prediction": "judge",
-        "Predictions": "predictions",
+        "Prediction": "inference.decision",
+        "Predictions": "inference.predictions",
         "fit": "api",
         "load": "api",
     }

@@ -8,15 +8,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from customcnn.classifier import Classifier
+from customcnn.data.leakage import DRAWN
+from customcnn.data.manifest import GROUP_PATTERNS, Manifest, require_classes, scan, with_group_pattern
+from customcnn.data.split import WAYS, check_files, shares, split_by_group, split_by_image
 from customcnn.errors import CustomCNNError, show
-from customcnn.leakage import DRAWN
-from customcnn.manifest import GROUP_PATTERNS, Manifest, require_classes, scan, with_group_pattern
+from customcnn.inference.classifier import Classifier
 from customcnn.progress import FORMAT, Advance, Progress, silent, terminal
-from customcnn.recipe import Recipe, load_recipe, parse_recipe, read_recipe
-from customcnn.runs import RunDir
-from customcnn.split import WAYS, check_files, shares, split_by_group, split_by_image
-from customcnn.train import TrainResult, train
+from customcnn.recipe.recipe import Recipe, load_recipe, parse_recipe, read_recipe
+from customcnn.runs.run_dir import RunDir
+from customcnn.training.train import TrainResult, train
 
 MODEL = "small"
 """What `fit` trains where no network is named: the quickest one."""
@@ -88,7 +88,8 @@ def fit(
         settings: keys of the recipe: `epochs=5`, `input_size=64`, `augmentation={"flip": "both"}`.
 
     Raises:
-        CustomCNNError: as `customcnn.manifest.scan`, `customcnn.split.split_by_group` and `customcnn.train.train` do.
+        CustomCNNError: as `customcnn.data.manifest.scan`, `customcnn.data.split.split_by_group` and
+            `customcnn.training.train.train` do.
     """
     chosen = _recipe(recipe, model, settings if seed is None else {**settings, "seed": seed})
     run = RunDir(Path("runs") / chosen.model if out is None else Path(out))

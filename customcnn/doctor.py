@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from customcnn import devices
-from customcnn.compile import compile_model
-from customcnn.feed import targets
-from customcnn.fused import fuse_batch_norm
+from customcnn.backend import devices
+from customcnn.backend.fused_batch_norm import fuse_batch_norm
+from customcnn.backend.precision import Tried, try_precisions
+from customcnn.inference.runtimes import is_installed
+from customcnn.io.parallel import worker_count
 from customcnn.models import get_spec
-from customcnn.precisions import Tried, try_precisions
-from customcnn.recipe import load_recipe
-from customcnn.runtime import is_installed
-from customcnn.task import input_size, new_model
-from customcnn.workers import worker_count
+from customcnn.recipe.recipe import load_recipe
+from customcnn.training.batches import targets
+from customcnn.training.classification import input_size, new_model
+from customcnn.training.optimizer import compile_model
 
 EXTRAS = {
     "optuna": "tune",

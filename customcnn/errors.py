@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 
+LOST = "The processes of a job stay together."
+"""How the error of a process begins that has lost another one."""
+
 
 class CustomCNNError(Exception):
     """A rule was broken by the input: the message is one line with the rule, what was received and the way out."""
@@ -12,6 +15,11 @@ def show(name: str | PathLike[str]) -> str:
     """Return a file name or value quoted and on one line: newlines, control characters and stray bytes are escaped."""
     text = str(name)
     return ascii(text) if any(0xD800 <= ord(c) <= 0xDFFF for c in text) else repr(text)
+
+
+def printable(text: object) -> str:
+    """Return the text on one line, as UTF-8 can hold it: control characters and stray bytes become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
 def show_all(names: Iterable[str | PathLike[str]]) -> str:

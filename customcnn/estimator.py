@@ -1,6 +1,6 @@
 """A network as a scikit-learn estimator: for cross-validation, grid search and pipelines.
 
-It is trained by `customcnn.train`, as everything here is, in a temporary run directory.
+It is trained by `customcnn.training.train`, as everything here is, in a temporary run directory.
 """
 
 import random
@@ -18,17 +18,18 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from customcnn import devices
-from customcnn.classifier import BATCH, probabilities
+from customcnn.backend import devices
+from customcnn.data.manifest import Manifest, Record
+from customcnn.data.split import Shares, split_by_group, split_by_image
 from customcnn.errors import CustomCNNError, show
-from customcnn.images import encode
-from customcnn.inputs import Picture, as_pixels
-from customcnn.manifest import Manifest, Record
-from customcnn.recipe import Recipe, load_recipe, parse_recipe
-from customcnn.runs import ModelInfo, RunDir, load_model, read_info
-from customcnn.split import Shares, split_by_group, split_by_image
-from customcnn.task import input_size
-from customcnn.train import train
+from customcnn.images.decode import encode
+from customcnn.inference.classifier import BATCH, probabilities
+from customcnn.inference.inputs import Picture, as_pixels
+from customcnn.recipe.recipe import Recipe, load_recipe, parse_recipe
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import ModelInfo, load_model, read_info
+from customcnn.training.classification import input_size
+from customcnn.training.train import train
 
 if TYPE_CHECKING:
     import keras

@@ -25,11 +25,11 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from customcnn import files
+from customcnn.data.manifest import MANIFEST, Manifest, Record, read_rows, require_classes, scan
+from customcnn.data.split import leakages, shares, split_by_group
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.manifest import MANIFEST, Manifest, Record, read_rows, require_classes, scan
+from customcnn.io import atomic
 from customcnn.progress import Progress, silent, terminal
-from customcnn.split import leakages, shares, split_by_group
 
 FACTS = tomllib.loads(Path(__file__).with_name("facts.toml").read_text("utf-8"))["blood-cells"]
 """What the release holds: name, authors, source, licence, classes, counts by part and class."""
@@ -211,14 +211,14 @@ def to_class_folders(
     chosen = _parts(learn, by, seed) if own_test else [""] * len(learn)
     placed = [*zip(learn, chosen, strict=True), *((cell, "test") for cell in test if own_test)]
     records = []
-    with files.Staging(dst, replace=replace_dst) as work, progress(len(placed), "copy") as advance:
+    with atomic.Staging(dst, replace=replace_dst) as work, progress(len(placed), "copy") as advance:
         for cell, part in placed:
             name = str(PurePosixPath(part, cell.label, cell.path.name))
             target = work / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(cell.path, target)
             extra = {"part": cell.part} if cell.part else {}
-            records.append(Record(name, cell.label, cell.group, part, files.sha256(target.read_bytes()), extra))
+            records.append(Record(name, cell.label, cell.group, part, atomic.sha256(target.read_bytes()), extra))
             advance(1)
         manifest = Manifest(dst, tuple(sorted(records, key=lambda record: record.path)))
         require_classes(manifest)
@@ -259,7 +259,7 @@ def prepare(
     src: Path, dst: Path, own_test: bool, by: str, seed: int, groups: Path | None, grouped_only: bool, replace: bool
 ) -> None:
     """Turn the unpacked release SRC, or a folder of class folders, into class folders DST with a manifest."""
-    files.refuse_overlap(src, dst)
+    atomic.refuse_overlap(src, dst)
     release = read_release(src)
     for line in differences(release):
         click.echo(f"Warning: {line}", err=True)

@@ -22,11 +22,11 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from customcnn import files
+from customcnn.data.manifest import GROUP_PATTERNS, MANIFEST, Manifest, Record, read_rows
+from customcnn.data.synthetic import draw_files
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.manifest import GROUP_PATTERNS, MANIFEST, Manifest, Record, read_rows
+from customcnn.io import atomic
 from customcnn.progress import Progress, silent, terminal
-from customcnn.samples import draw_files
 
 PRELIM, FINAL = "C-NMC_test_prelim_phase_data", "C-NMC_test_final_phase_data"
 LABELS_CSV = f"{PRELIM}_labels.csv"
@@ -158,7 +158,7 @@ def to_class_folders(
     parts = {"fold_0": "train", "fold_1": "train", "fold_2": "validation", "prelim": "test"} if challenge else {}
     wanted = [cell for cell in cells if cell.label and (challenge or cell.fold != "prelim")]
     records = []
-    with files.Staging(dst, replace=replace_dst) as work, progress(len(wanted), "copy") as advance:
+    with atomic.Staging(dst, replace=replace_dst) as work, progress(len(wanted), "copy") as advance:
         for cell in wanted:
             part = parts.get(cell.fold, "")
             name = str(PurePosixPath(part, cell.label, cell.name))
@@ -167,7 +167,7 @@ def to_class_folders(
             if target.exists():
                 raise CustomCNNError(f"Cells have names of their own. Received: {show(cell.name)} twice.")
             shutil.copyfile(cell.path, target)
-            digest = files.sha256(target.read_bytes())
+            digest = atomic.sha256(target.read_bytes())
             extra = {"fold": cell.fold, **({"origin": "drawn"} if cell.drawn else {})}
             records.append(Record(name, cell.label, cell.subject, part, digest, extra))
             advance(1)
@@ -201,7 +201,7 @@ def draw_release(
     drawn += [(path, label, subject) for path, label, subject, _ in named]
     half = {"all": len(final) // 2}
     drawn += [(path, label, subject) for path, label, subject, _ in _made_up(final, half, {"all": 8, "hem": 8}, 301)]
-    with files.Staging(dst, replace=replace) as work:
+    with atomic.Staging(dst, replace=replace) as work:
         draw_files(drawn, work, size=size, seed=seed, progress=progress)
         (work / DRAWN_MARK).write_text("These cells are drawn, not photographed: no score on them is about leukemia.\n")
         if named:

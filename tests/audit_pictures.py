@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from customcnn.manifest import Manifest, Record, scan
+from customcnn.data.manifest import Manifest, Record, scan
 
 
 def save(path, image, **options):

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from customcnn.models import get_spec
-from customcnn.recipe import Recipe, load_recipe
+from customcnn.recipe.recipe import Recipe, load_recipe
 
 SIZE = get_spec("small").minimum_size
 

@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from customcnn.cluster.board import Post
-from customcnn.cluster.connection import connect
-from customcnn.cluster.crew import Spread
+from customcnn.cluster.ray_cluster import connect
+from customcnn.cluster.remote_trainings import Spread
+from customcnn.cluster.status_files import Post
 from customcnn.errors import CustomCNNError
 
 

@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 
 from customcnn.export import FORMATS
-from customcnn.images import decode
+from customcnn.images.decode import decode
+from customcnn.inference.classifier import predict
+from customcnn.inference.runtimes import BATCH, NAMES
 from customcnn.models import build_model, get_spec
-from customcnn.predict import predict
-from customcnn.runs import ModelInfo, RunDir, save_model
-from customcnn.runtime import BATCH, NAMES
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import ModelInfo, save_model
 
 SIZE = get_spec("small").minimum_size
 IMAGES = 2 * BATCH + 3  # two full batches and a rest

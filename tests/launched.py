@@ -59,7 +59,7 @@ def ranks(run: Path) -> list[int]:
             words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdecimal() else []
         except OSError:
             continue
-        if b"customcnn.cluster.rank" in words and os.fsencode(run) in words:
+        if b"customcnn.cluster.rank_main" in words and os.fsencode(run) in words:
             found.append(int(entry.name))
     return sorted(found)
 

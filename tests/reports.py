@@ -7,12 +7,12 @@ import numpy as np
 from colors import SIZE, recipe
 from PIL import Image
 
-from customcnn.calibration import calibration
-from customcnn.clinical import clinical
-from customcnn.evaluate import evaluate
-from customcnn.manifest import read_rows, scan
-from customcnn.runs import RunDir
-from customcnn.train import train
+from customcnn.data.manifest import read_rows, scan
+from customcnn.evaluation.evaluate import evaluate
+from customcnn.metrics.calibration import calibration
+from customcnn.metrics.clinical import clinical
+from customcnn.runs.run_dir import RunDir
+from customcnn.training.train import train
 
 HOSTILE = "<script>alert(1)<"
 LONG = "a_class_name_without_a_single_place_at_which_it_could_be_broken_into_lines"

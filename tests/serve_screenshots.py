@@ -8,7 +8,7 @@ from browsers import open_browser, screenshot
 from served import in_process
 from test_serve_browser import cards, drop, show
 
-from customcnn.runs import RunDir
+from customcnn.runs.run_dir import RunDir
 
 VIEWS = ((1280, "light"), (375, "dark"))
 

@@ -22,12 +22,13 @@ import pytest
 from colors import SIZE
 from PIL import Image
 
-from customcnn.classifier import Classifier
-from customcnn.conformal import Conformal
-from customcnn.novelty import fit_novelty
-from customcnn.recipe import load_recipe
-from customcnn.runs import ModelInfo, RunDir, save_model
-from customcnn.samples import LABELS, Stain, draw_cell
+from customcnn.data.synthetic import LABELS, Stain, draw_cell
+from customcnn.inference.classifier import Classifier
+from customcnn.metrics.conformal import Conformal
+from customcnn.metrics.out_of_distribution import fit_novelty
+from customcnn.recipe.recipe import load_recipe
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import ModelInfo, save_model
 from customcnn.serve.limits import Limits
 
 BOUNDARY = "a-boundary-7d8f"
@@ -160,8 +161,8 @@ def in_thread(app: Any) -> Iterator[Client]:
     """Serve an app from a thread of this process."""
     import uvicorn
 
-    from customcnn.serve.address import listen
-    from customcnn.serve.running import configuration
+    from customcnn.serve.listener import listen
+    from customcnn.serve.server import configuration
 
     with listen("127.0.0.1", 0) as listener:
         server = uvicorn.Server(configuration(app))
@@ -209,7 +210,7 @@ def _port(process: subprocess.Popen[str], log: Path) -> int:
 def serving(classifier: Classifier, limits: Limits = SMALL) -> Iterator[tuple[Client, list[str]]]:
     """Serve the web API from this process; yield a client and the log."""
     from customcnn.serve.app import build_app
-    from customcnn.serve.guard import Guard
+    from customcnn.serve.middleware import Guard
     from customcnn.serve.service import Service
 
     log: list[str] = []

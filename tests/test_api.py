@@ -17,15 +17,15 @@ from PIL import Image
 import customcnn
 from customcnn import api
 from customcnn.api import UNKNOWN_GROUPS, LeakageWarning, fit, load
-from customcnn.classifier import Classifier
+from customcnn.data.leakage import DRAWN
+from customcnn.data.split import shares, split_by_image
 from customcnn.errors import CustomCNNError
-from customcnn.gradcam import grad_cam, grad_cam_plus_plus, overlay
-from customcnn.images import decode
-from customcnn.judge import Prediction
-from customcnn.leakage import DRAWN
-from customcnn.predictions import PICTURES, Predictions, as_row
-from customcnn.runs import RunDir
-from customcnn.split import shares, split_by_image
+from customcnn.explain.gradcam import grad_cam, grad_cam_plus_plus, overlay
+from customcnn.images.decode import decode
+from customcnn.inference.classifier import Classifier
+from customcnn.inference.decision import Prediction
+from customcnn.inference.predictions import PICTURES, Predictions, as_row
+from customcnn.runs.run_dir import RunDir
 
 QUICK = {"input_size": SIZE, "epochs": 1, "batch_size": 10, "precision": "float32", "verbose": False}
 
@@ -115,7 +115,7 @@ def test_a_group_pattern_is_taken(tmp_path):
 
 
 def test_drawn_cells_are_said_to_be_drawn(tmp_path):
-    from customcnn.samples import draw_samples
+    from customcnn.data.synthetic import draw_samples
 
     data = draw_samples(tmp_path / "cells", subjects=2, cells=2, size=48, workers=1)
     with warnings.catch_warnings(record=True) as caught:
@@ -250,7 +250,7 @@ def test_a_layer_may_be_chosen(model, cell):
 
 
 def test_occlusion_has_both_signs(model, cell):
-    from customcnn.occlusion import occlusion, signed_overlay
+    from customcnn.explain.occlusion import occlusion, signed_overlay
 
     found = model.explain(cell, "all", "occlusion")
     np.testing.assert_allclose(found.heat, occlusion(model.model, found.image, 0), atol=1e-6)
@@ -422,7 +422,7 @@ def test_type_checkers_see_the_names(tmp_path):
     told, _, status = mypy.run(
         ["--follow-imports=silent", "--ignore-missing-imports", f"--cache-dir={tmp_path}", str(tmp_path / "use.py")]
     )
-    assert "customcnn.classifier.Classifier" in told and "customcnn.judge.Prediction" in told
+    assert "customcnn.inference.classifier.Classifier" in told and "customcnn.inference.decision.Prediction" in told
     assert 'Module has no attribute "nothing"' in told and status == 1
 
 

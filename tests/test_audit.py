@@ -11,9 +11,9 @@ from PIL import Image
 from customcnn.audit import DISTANCE, audit, eight_views, report
 from customcnn.audit.duplicates import _candidates, _Look, near_across, perceptual_hashes
 from customcnn.audit.text import NOT_DEEP
+from customcnn.data.manifest import Record, scan
+from customcnn.data.synthetic import draw_samples
 from customcnn.errors import CustomCNNError
-from customcnn.manifest import Record, scan
-from customcnn.samples import draw_samples
 
 
 def pairs(found):

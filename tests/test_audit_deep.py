@@ -14,10 +14,10 @@ from PIL import Image
 
 from customcnn.audit import audit, page_of, report
 from customcnn.audit.text import NOT_DEEP
+from customcnn.audit.union_find import linked
 from customcnn.cli import cli
-from customcnn.links import linked
-from customcnn.manifest import scan
-from customcnn.samples import draw_samples
+from customcnn.data.manifest import scan
+from customcnn.data.synthetic import draw_samples
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def test_the_page_shows_clusters(split):
 def turned(tmp_path_factory):
     """Six drawn cells, each twice more: turned by an odd angle, one of these mirrored."""
     pytest.importorskip("cv2")
-    pytest.importorskip("customcnn.copies")
+    pytest.importorskip("customcnn.audit.copies")
     folder = tmp_path_factory.mktemp("turned") / "data"
     draw_samples(folder, subjects=1, cells=3, size=300, seed=5)
     (folder / "manifest.csv").unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import pytest
 from audit_pictures import cell, save, with_groups
 
 from customcnn.audit import audit, page_of
-from customcnn.manifest import scan
+from customcnn.data.manifest import scan
 
 
 @pytest.fixture(scope="module")

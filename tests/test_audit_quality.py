@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from customcnn.audit import audit, report
 from customcnn.audit.quality import ENOUGH, FAR, MEASURES, measure, unlike_the_rest
-from customcnn.manifest import Record, scan
+from customcnn.data.manifest import Record, scan
 
 
 def measures_of(pixels):

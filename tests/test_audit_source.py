@@ -6,9 +6,9 @@ import pytest
 from audit_pictures import cell, save
 
 from customcnn.audit import open_data
+from customcnn.data.manifest import scan
 from customcnn.errors import CustomCNNError
-from customcnn.manifest import scan
-from customcnn.places import parse_folder
+from customcnn.io.remote_path import parse_folder
 
 
 @pytest.fixture

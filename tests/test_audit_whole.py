@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from customcnn.audit import audit, duplicates, eight_views, report
 from customcnn.audit.classes import differing_shares, groups_of
-from customcnn.links import Trees, linked
-from customcnn.manifest import Record, scan
+from customcnn.audit.union_find import Trees, linked
+from customcnn.data.manifest import Record, scan
 
 
 def linked_sets(links):

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from customcnn.audit import eight_views
-from customcnn.augment import augment_folder, minority_samples, samples
+from customcnn.data.apportion import apportion
+from customcnn.data.augment import augment_folder, minority_samples, samples
+from customcnn.data.augmentor import Operations, augment_image, shifted
+from customcnn.data.manifest import Manifest, Record, read_manifest, scan
 from customcnn.errors import CustomCNNError
-from customcnn.images import decode, encode, read_image, to_rgb
-from customcnn.manifest import Manifest, Record, read_manifest, scan
-from customcnn.operations import Operations, augment_image, shifted
-from customcnn.sampling import apportion
+from customcnn.images.decode import decode, encode, read_image, to_rgb
 
 RNG = np.random.default_rng(3)
 NOISE = Image.fromarray(RNG.integers(0, 256, (24, 24, 3), dtype=np.uint8))

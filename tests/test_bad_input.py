@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from customcnn.cli import main
-from customcnn.files import RESUME_FILE
+from customcnn.io.atomic import RESUME_FILE
 from customcnn.models import get_spec
 
 SIZE = get_spec("small").minimum_size

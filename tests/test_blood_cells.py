@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from customcnn.data.leakage import find_leakage
+from customcnn.data.manifest import read_manifest, scan
+from customcnn.data.split import shares, split_by_image, split_folder
 from customcnn.errors import CustomCNNError
-from customcnn.leakage import find_leakage
-from customcnn.manifest import read_manifest, scan
-from customcnn.split import shares, split_by_image, split_folder
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "data_tools" / "blood_cells.py"

@@ -17,24 +17,26 @@ import pytest
 from colors import SIZE, paint, recipe
 from PIL import Image
 
-from customcnn import devices
-from customcnn.calibrate import calibrate
-from customcnn.calibration import apply_temperature
+from customcnn.backend import devices
 from customcnn.cli import main
-from customcnn.ensemble import ensemble
+from customcnn.data.manifest import Manifest, scan, with_group_pattern
+from customcnn.data.split import check_files
 from customcnn.errors import CustomCNNError
-from customcnn.evaluate import evaluate
-from customcnn.images import decode
-from customcnn.manifest import Manifest, scan, with_group_pattern
+from customcnn.evaluation.calibrate import calibrate
+from customcnn.evaluation.evaluate import evaluate
+from customcnn.images.decode import decode
+from customcnn.inference.classifier import predict, probabilities
+from customcnn.inference.decision import Judge, Prediction
+from customcnn.inference.tta import averaged_probabilities
+from customcnn.metrics.calibration import apply_temperature
 from customcnn.models import build_model, get_spec
-from customcnn.predict import Judge, Prediction, predict, probabilities
-from customcnn.runs import ModelInfo, RunDir, load_model, read_info, save_model
-from customcnn.split import check_files
-from customcnn.temperature import AFTER, BEFORE, SCALE, with_temperature, without_temperature
-from customcnn.train import train
-from customcnn.views import averaged_probabilities
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import ModelInfo, load_model, read_info, save_model
+from customcnn.runs.temperature import AFTER, BEFORE, SCALE, with_temperature, without_temperature
+from customcnn.training.ensemble import ensemble
+from customcnn.training.train import train
+from customcnn.training.warm_start import take_over
 from customcnn.visualize import visualize_run
-from customcnn.warmstart import take_over
 
 VALIDATION = 36
 
@@ -274,7 +276,7 @@ def test_a_failure_leaves_the_network_as_it_was(run, data, monkeypatch):
     def fails(model, info, path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("customcnn.calibrate.save_model", fails)
+    monkeypatch.setattr("customcnn.runs.saved_model.save_model", fails)
     with pytest.raises(OSError, match="No space"):
         calibrate(run, data, resamples=5)
     assert {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
@@ -337,7 +339,7 @@ def test_pictures_of_it(trained, calibrated, data, tmp_path):
 
 
 def test_grad_cam_of_it(trained, calibrated, data):
-    from customcnn.gradcam import grad_cam
+    from customcnn.explain.gradcam import grad_cam
 
     image = decode(data.root / "test/all/0.bmp", (SIZE, SIZE))
     one, other = (grad_cam(load_model(run.best), image, 1) for run in (trained, calibrated))

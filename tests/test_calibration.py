@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.optimize import minimize_scalar
 
-from customcnn.calibration import HIGHEST, LOWEST, apply_temperature, calibration, fit_temperature, log_probabilities
-from customcnn.calibration_plots import plot_reliability, reliability_figure
 from customcnn.errors import CustomCNNError
+from customcnn.metrics.calibration import (
+    HIGHEST,
+    LOWEST,
+    apply_temperature,
+    calibration,
+    fit_temperature,
+    log_probabilities,
+)
+from customcnn.plots.reliability import plot_reliability, reliability_figure
 
 SCORES = ("ece", "ece_adaptive", "brier", "log_loss")
 

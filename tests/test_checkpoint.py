@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from colors import paint, recipe
 
-from customcnn import checkpoint
-from customcnn.checkpoint import Checkpointer
+from customcnn.data.manifest import Manifest, scan
 from customcnn.errors import CustomCNNError
-from customcnn.manifest import Manifest, scan
-from customcnn.runs import RunDir, load_model, read_info
-from customcnn.train import train
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import load_model, read_info
+from customcnn.training import async_checkpoint
+from customcnn.training.async_checkpoint import Checkpointer
+from customcnn.training.train import train
 
 SETTINGS = {
     "sgd": {"momentum": 0.9, "weight_decay": 1e-3},
@@ -40,14 +41,14 @@ def data(tmp_path_factory) -> Manifest:
 def always(monkeypatch):
     """Let the thread write small networks too; return the names of the threads that wrote one."""
     writers: list[str] = []
-    write = checkpoint._write
+    write = async_checkpoint._write
 
     def noted(*arguments) -> None:
         writers.append(threading.current_thread().name)
         write(*arguments)
 
-    monkeypatch.setattr(checkpoint, "_write", noted)
-    monkeypatch.setattr(checkpoint, "LARGE", 0)
+    monkeypatch.setattr(async_checkpoint, "_write", noted)
+    monkeypatch.setattr(async_checkpoint, "LARGE", 0)
     return writers
 
 
@@ -64,7 +65,7 @@ def test_the_thread_writes_what_would_have_been_written(data, tmp_path, name, al
     threaded = train(data, RunDir(tmp_path / "threaded"), wanted)
     assert always[0] == "MainThread" and len(always) == 4
     assert all(writer.startswith("checkpoint") for writer in always[1:])
-    monkeypatch.setattr(checkpoint, "LARGE", 10**12)
+    monkeypatch.setattr(async_checkpoint, "LARGE", 10**12)
     waiting = train(data, RunDir(tmp_path / "waiting"), wanted)
     assert always[4:] == ["MainThread"] * 4
 
@@ -93,14 +94,14 @@ def test_it_is_resumed_as_ever(data, tmp_path, name, always):
 
 def test_what_stops_the_thread_stops_the_training(data, tmp_path, always, monkeypatch):
     """The third epoch cannot be written: the training ends with that error, and the second is what is left."""
-    save = checkpoint.save_model
+    save = async_checkpoint.save_model
 
     def full(model, info, path):
         if info.epoch == 3:
             raise CustomCNNError("The disk is full.")
         save(model, info, path)
 
-    monkeypatch.setattr(checkpoint, "save_model", full)
+    monkeypatch.setattr(async_checkpoint, "save_model", full)
     run = RunDir(tmp_path / "run")
     with pytest.raises(CustomCNNError, match=r"^The disk is full\.$"):
         train(data, run, recipe(epochs=5))
@@ -126,8 +127,8 @@ def test_the_values_of_the_moment_are_written_not_later_ones(data, tmp_path, mon
 
     result = train(data, RunDir(tmp_path / "run"), recipe(epochs=1))
     model, info = load_model(result.run.last, whole=True), read_info(result.run.last)
-    monkeypatch.setattr(checkpoint, "LARGE", 0)
-    go, save = threading.Event(), checkpoint.save_model
+    monkeypatch.setattr(async_checkpoint, "LARGE", 0)
+    go, save = threading.Event(), async_checkpoint.save_model
 
     def held(*arguments) -> None:
         assert go.wait(60)
@@ -136,7 +137,7 @@ def test_the_values_of_the_moment_are_written_not_later_ones(data, tmp_path, mon
     path = tmp_path / "saved.keras"
     checkpointer = Checkpointer(path)
     checkpointer.save(model, info, lambda: None, again=True)
-    monkeypatch.setattr(checkpoint, "save_model", held)
+    monkeypatch.setattr(async_checkpoint, "save_model", held)
     model.set_weights([weights + 1 for weights in model.get_weights()])
     before = model.get_weights()
     checkpointer.save(model, info, lambda: None, again=True)

@@ -10,14 +10,14 @@ import pytest
 from colors import SIZE, paint, recipe
 from PIL import Image
 
-from customcnn.classifier import Classifier, probabilities
+from customcnn.data.manifest import scan
 from customcnn.errors import CustomCNNError
-from customcnn.images import decode
-from customcnn.inputs import is_several, listed
-from customcnn.manifest import scan
-from customcnn.predict import predict
-from customcnn.runs import RunDir, load_model
-from customcnn.train import train
+from customcnn.images.decode import decode
+from customcnn.inference.classifier import Classifier, predict, probabilities
+from customcnn.inference.inputs import is_several, listed
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import load_model
+from customcnn.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_pillow_images_are_refused_as_their_files_are(classifier, files, tmp_pat
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(classifier, monkeypatch):
-    monkeypatch.setattr("customcnn.images.MAX_PIXELS", 99)
+    monkeypatch.setattr("customcnn.images.decode.MAX_PIXELS", 99)
     assert "more than 99" in refused(classifier.pixels, Image.new("L", (10, 10)))
     assert "more than 99" in refused(classifier.pixels, np.zeros((10, 10), np.uint8))
 

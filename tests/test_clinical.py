@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from customcnn import intervals
-from customcnn.clinical import DECISIONS, NO_VALUE, SPECIFICITIES, clinical
-from customcnn.clinical.curves import (
+from customcnn.errors import CustomCNNError
+from customcnn.metrics import bootstrap
+from customcnn.metrics.clinical import DECISIONS, NO_VALUE, SPECIFICITIES, clinical
+from customcnn.metrics.clinical_text import format_clinical
+from customcnn.metrics.curves import (
     MOST_POINTS,
     Threshold,
     average_precision,
@@ -27,9 +29,7 @@ from customcnn.clinical.curves import (
     sweep,
     threshold_at,
 )
-from customcnn.clinical.text import format_clinical
-from customcnn.errors import CustomCNNError
-from customcnn.metrics import evaluate_predictions, roc_auc, scores
+from customcnn.metrics.scores import evaluate_predictions, roc_auc, scores
 
 EXACT = {"rel": 0, "abs": 1e-12}
 UNDEFINED = {"value": None, "low": None, "high": None}
@@ -380,8 +380,8 @@ def test_scores_at_a_threshold_are_resampled_by_group():
     labels, probabilities, groups = made(classes=2)
     options = {"groups": groups, "threshold": Threshold(0.45, "youden"), "resamples": 60, "seed": 4}
     found = clinical(labels, probabilities, ["a", "b"], **options)["threshold"]
-    units = intervals.numbered(groups, len(groups))
-    drawn = np.concatenate([*intervals.resampled(20, 60, 4)])
+    units = bootstrap.numbered(groups, len(groups))
+    drawn = np.concatenate([*bootstrap.resampled(20, 60, 4)])
     predicted = probabilities[:, 1] >= 0.45
     sample = []
     for weights in drawn:
@@ -420,7 +420,7 @@ def test_subjects_by_hand():
     assert by_name["P2"]["label"] == "all" and by_name["P2"]["images"] == 2
     assert by_name["H1"]["share"] == 0 and by_name["H1"]["accuracy"] == 1
     assert found["confusion_matrix"] == [[1, 0], [1, 1]]
-    assert found["accuracy"] == pytest.approx(intervals.wilson(2, 3))
+    assert found["accuracy"] == pytest.approx(bootstrap.wilson(2, 3))
     assert found["roc_auc"]["value"] == 1  # .275 below .4 and .7
     turned = clinical(labels, two(second), ["hem", "all"], groups=groups, positive="hem", resamples=50)["subjects"]
     assert [row["share"] for row in turned["rows"]] == pytest.approx([1, 1 / 3, 1 / 2])
@@ -493,9 +493,9 @@ def test_strata_without_groups_have_wilsons_intervals():
     labels, probabilities = np.array([0, 0, 1, 1, 1]), two([0.1, 0.9, 0.8, 0.7, 0.2])
     strata = {"fold": ["1", "1", "1", "1", "2"]}
     first, second = clinical(labels, probabilities, ["a", "b"], strata=strata, resamples=5)["strata"]["fold"]
-    assert first["accuracy"] == intervals.wilson(3, 4) and first["groups"] is None
-    assert first["recall"] == {"a": intervals.wilson(1, 2), "b": intervals.wilson(2, 2)}
-    assert second["accuracy"] == intervals.wilson(0, 1) and second["recall"]["a"] == UNDEFINED
+    assert first["accuracy"] == bootstrap.wilson(3, 4) and first["groups"] is None
+    assert first["recall"] == {"a": bootstrap.wilson(1, 2), "b": bootstrap.wilson(2, 2)}
+    assert second["accuracy"] == bootstrap.wilson(0, 1) and second["recall"]["a"] == UNDEFINED
     assert first["interval"] == "percentile bootstrap over images"
 
 
@@ -567,7 +567,7 @@ def test_chunks_change_nothing(monkeypatch):
     labels, probabilities, groups = made(classes=2)
     options = {"groups": groups, "threshold": 0.4, "strata": {"x": groups}, "resamples": 30}
     first = clinical(labels, probabilities, ["a", "b"], **options)
-    monkeypatch.setattr(intervals, "CHUNK", 1000)  # 3 resamples at once
+    monkeypatch.setattr(bootstrap, "CHUNK", 1000)  # 3 resamples at once
     assert clinical(labels, probabilities, ["a", "b"], **options) == first
     assert clinical(labels, probabilities, ["a", "b"], **options, seed=1) != first
 

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from customcnn.clinical import clinical
-from customcnn.clinical.curves import Threshold
-from customcnn.clinical.plots import (
+from customcnn.metrics.clinical import clinical
+from customcnn.metrics.curves import Threshold
+from customcnn.plots.clinical import (
     COLORS,
     MARKERS,
     MOST_BANDS,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from customcnn.data.leakage import find_leakage
+from customcnn.data.manifest import scan
+from customcnn.data.split import shares, split_folder
 from customcnn.errors import CustomCNNError
-from customcnn.leakage import find_leakage
-from customcnn.manifest import scan
 from customcnn.model_selection.folds import make_folds
-from customcnn.split import shares, split_folder
 
 ROOT = Path(__file__).parents[1]
 spec = importlib.util.spec_from_file_location("cnmc", ROOT / "data_tools" / "cnmc.py")

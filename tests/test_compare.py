@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from customcnn.cli import cli, main
-from customcnn.compare import compare, p_text, read_tested, verdict, warnings, write
+from customcnn.data.manifest import scan, with_group_pattern
 from customcnn.errors import CustomCNNError
-from customcnn.evaluate import evaluate
-from customcnn.manifest import scan, with_group_pattern
-from customcnn.metrics import evaluate_predictions
-from customcnn.paired import compare_answers, holm, mcnemar, sign_flip
-from customcnn.recipe import Recipe
-from customcnn.runs import RunDir, rows_to_csv
-from customcnn.train import train
+from customcnn.evaluation.compare import compare, read_tested, verdict, warnings, write
+from customcnn.evaluation.evaluate import evaluate
+from customcnn.metrics.paired_tests import compare_answers, holm, mcnemar, p_text, sign_flip
+from customcnn.metrics.scores import evaluate_predictions
+from customcnn.recipe.recipe import Recipe
+from customcnn.runs.run_dir import RunDir, rows_to_csv
+from customcnn.training.train import train
 
 CLASSES = ["all", "hem"]
 

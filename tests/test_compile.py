@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from customcnn.compile import compile_model, loss, optimizer, regularize
 from customcnn.errors import CustomCNNError
-from customcnn.recipe import Recipe, load_recipe
+from customcnn.recipe.recipe import Recipe, load_recipe
+from customcnn.training.optimizer import compile_model, loss, optimizer, regularize
 
 
 @pytest.fixture(autouse=True)
 def quiet_keras():
-    from customcnn import devices
+    from customcnn.backend import devices
 
     devices.configure("cpu")
 

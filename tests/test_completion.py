@@ -15,7 +15,7 @@ import pytest
 from customcnn.cli import main
 from customcnn.cli.completion import Bash
 from customcnn.models import list_models
-from customcnn.recipe import KEYS
+from customcnn.recipe.recipe import KEYS
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 60  # seconds that a busy machine may take to answer

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customcnn.conformal import METHODS, Conformal, conformity, fit_conformal, fit_sets, prediction_sets
 from customcnn.errors import CustomCNNError
+from customcnn.metrics.conformal import METHODS, Conformal, conformity, fit_conformal, fit_sets, prediction_sets
 
 
 def drawn(count: int, classes: int = 3, seed: int = 0):

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from customcnn import copies, features
-from customcnn.copies import Copies, find_copies, write_groups
+from customcnn.audit import copies, local_features
+from customcnn.audit.copies import Copies, find_copies, write_groups
+from customcnn.audit.local_features import Fit
+from customcnn.data.manifest import Manifest, Record, scan, with_group_file
+from customcnn.data.synthetic import draw_samples
 from customcnn.errors import CustomCNNError
-from customcnn.features import Fit
-from customcnn.manifest import Manifest, Record, scan, with_group_file
-from customcnn.samples import draw_samples
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("faiss")
@@ -189,8 +189,8 @@ def test_dust_on_the_sensor_links_nothing(tmp_path):
         for (y, x), grain in zip(places, grains, strict=True):
             picture[y : y + 17, x : x + 17] = grain
         save(tmp_path / f"a/{seed}.png", picture)
-    one, other = (features.extract(Image.open(tmp_path / f"a/{seed}.png")) for seed in (31, 32))
-    agreed = features.fit(one, other)
+    one, other = (local_features.extract(Image.open(tmp_path / f"a/{seed}.png")) for seed in (31, 32))
+    agreed = local_features.fit(one, other)
     assert agreed is not None and agreed.inliers >= copies.LEAST_INLIERS, "the geometry alone is deceived"
     assert len(find_copies(scan(tmp_path), workers=1).originals) == 2
 
@@ -221,7 +221,7 @@ def test_descriptors_of_the_mirror_image_are_those_that_sift_finds_there():
     sift = cv2.SIFT_create()
     points, descriptors = sift.detectAndCompute(grey, None)
     others, expected = sift.detectAndCompute(np.ascontiguousarray(grey[:, ::-1]), None)
-    distance = np.linalg.norm(features.mirror_descriptors(descriptors)[:, None] - expected[None], axis=2)
+    distance = np.linalg.norm(local_features.mirror_descriptors(descriptors)[:, None] - expected[None], axis=2)
     nearest = distance.argmin(axis=1)
     places = np.array([(grey.shape[1] - 1 - p.pt[0], p.pt[1]) for p in points])
     there = np.array([others[n].pt for n in nearest])
@@ -235,20 +235,20 @@ def test_a_filled_border_has_no_features_and_glass_is_no_border():
     turned = cv2.warpAffine(picture, cv2.getRotationMatrix2D((120, 90), 30, 0.8), (240, 180))
     black = (turned == 0).all(axis=2)
     assert black.mean() > 0.3
-    found = features.extract(Image.fromarray(turned))
+    found = local_features.extract(Image.fromarray(turned))
     scale = 256 / 240  # small images are enlarged
     x, y = (found.points[:, :2] / scale).astype(int).clip(0, (239, 179)).T
     assert len(found.points) > 50
     assert not cv2.erode(black.astype(np.uint8), np.ones((3, 3)))[y, x].any()
     assert not found.inside[cv2.resize(black.astype(np.uint8), found.inside.shape[::-1]) == 1].any()
-    assert features.extract(Image.fromarray(picture)).inside.all()
+    assert local_features.extract(Image.fromarray(picture)).inside.all()
 
 
 def test_the_affine_map_is_the_one_that_made_the_copy():
     picture = scene(6, 320, 240)
     matrix = np.array([[0.8, -0.5, 60.0], [0.55, 0.85, -70.0]])
     copy = cv2.warpAffine(picture, matrix, (320, 240))
-    found = features.fit(*(features.extract(Image.fromarray(p)) for p in (picture, copy)))
+    found = local_features.fit(*(local_features.extract(Image.fromarray(p)) for p in (picture, copy)))
     assert found is not None
     corners = np.array([[0, 0, 1], [319, 0, 1], [0, 239, 1], [319, 239, 1]])
     assert np.abs(corners @ (found.affine - matrix).T).max() < 1
@@ -341,10 +341,10 @@ def test_a_missing_library_is_told_in_one_line(album, monkeypatch, library):
 @pytest.mark.parametrize("shape", [(1, 1), (2, 500), (500, 3), (9, 9)])
 def test_images_of_any_shape_have_features_or_none(shape):
     pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8)
-    found = features.extract(Image.fromarray(pixels))
-    assert len(found.points) == len(found.descriptors) <= features.MOST
+    found = local_features.extract(Image.fromarray(pixels))
+    assert len(found.points) == len(found.descriptors) <= local_features.MOST
     assert found.detail.shape == found.inside.shape
-    fit = features.fit(found, found.mirrored())
+    fit = local_features.fit(found, found.mirrored())
     assert fit is None or -1 <= fit.correlation <= 1
 
 

@@ -12,18 +12,19 @@ import pytest
 from colors import SIZE, paint, recipe
 from PIL import Image
 
-from customcnn import devices, readers
+from customcnn.backend import devices
 from customcnn.cli import main
-from customcnn.compile import compile_model
-from customcnn.evaluate import evaluate
-from customcnn.feed import batches
-from customcnn.manifest import Manifest, scan
-from customcnn.pack import CACHE, pack
-from customcnn.predict import BATCH
-from customcnn.recipe import load_recipe
-from customcnn.runs import RunDir
-from customcnn.task import input_size, new_model
-from customcnn.train import train
+from customcnn.data.manifest import Manifest, scan
+from customcnn.data.pack import CACHE, pack
+from customcnn.evaluation.evaluate import evaluate
+from customcnn.images import readers
+from customcnn.inference.classifier import BATCH
+from customcnn.recipe.recipe import load_recipe
+from customcnn.runs.run_dir import RunDir
+from customcnn.training.batches import batches
+from customcnn.training.classification import input_size, new_model
+from customcnn.training.optimizer import compile_model
+from customcnn.training.train import train
 
 keras = pytest.importorskip("keras")
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="counts TensorFlow's graphs")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from customcnn.crop import crop_folder
+from customcnn.data.crop import crop_folder
+from customcnn.data.manifest import Manifest, Record, read_manifest, scan
 from customcnn.errors import CustomCNNError
-from customcnn.images import decode
-from customcnn.manifest import Manifest, Record, read_manifest, scan
+from customcnn.images.decode import decode
 
 
 def crop(src, dst, size, **options):
@@ -296,7 +296,7 @@ def sixteen_bit_png(path):
 
 def test_sixteen_bit_colour_is_not_cut_down_in_silence(make_folder, tmp_path):
     """Pillow reads such a PNG with 8 bits: a crop would lose the others, a network never sees them."""
-    from customcnn.images import kind, read_image
+    from customcnn.images.decode import kind, read_image
 
     root = make_folder({"all": 1, "hem": 1})
     sixteen_bit_png(root / "all" / "deep.png")

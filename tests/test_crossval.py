@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from customcnn.cli import cli
+from customcnn.data.leakage import DRAWN
+from customcnn.data.manifest import Manifest, Record, read_rows, scan, with_group_pattern
+from customcnn.data.pack import CACHE
 from customcnn.errors import CustomCNNError
-from customcnn.leakage import DRAWN
-from customcnn.manifest import Manifest, Record, read_rows, scan, with_group_pattern
-from customcnn.metrics import evaluate_predictions
+from customcnn.metrics.scores import evaluate_predictions
 from customcnn.model_selection import crossval as module
 from customcnn.model_selection.crossval import CrossvalResult, crossval
 from customcnn.model_selection.folds import make_folds
-from customcnn.model_selection.plots import folds_figure
-from customcnn.pack import CACHE
-from customcnn.runs import RunDir, rows_to_csv
+from customcnn.plots.search import folds_figure
+from customcnn.runs.run_dir import RunDir, rows_to_csv
 
 FILES = {"crossval.json", "predictions.csv", "metrics.json", "confusion.png", "folds.csv", "folds.png"}
 
@@ -294,8 +294,8 @@ def stub_with_pictures(monkeypatch) -> Stub:
 @pytest.fixture
 def stub(stub_with_pictures, monkeypatch) -> Stub:
     """Without pictures, which take longer than all the rest."""
-    monkeypatch.setattr("customcnn.plots.plot_confusion", lambda *args, **options: None)
-    monkeypatch.setattr("customcnn.model_selection.plots.plot_folds", lambda *args, **options: None)
+    monkeypatch.setattr("customcnn.plots.confusion.plot_confusion", lambda *args, **options: None)
+    monkeypatch.setattr("customcnn.plots.search.plot_folds", lambda *args, **options: None)
     return stub_with_pictures
 
 
@@ -579,7 +579,7 @@ def test_a_picture_of_folds_leaves_out_what_is_undefined():
 
 @pytest.mark.slow
 def test_folds_are_plain_trainings_that_share_one_pack(tmp_path):
-    from customcnn.train import train
+    from customcnn.training.train import train
 
     data = scan(paint(tmp_path / "data", {"all": 12, "hem": 12}))
     result = crossval(data, tmp_path / "cv", recipe(epochs=6), folds=2, resamples=50)

@@ -27,19 +27,19 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from customcnn import places
 from customcnn.audit import audit
-from customcnn.augment import augment_folder
+from customcnn.audit.copies import find_copies
 from customcnn.cli import cli
-from customcnn.copies import find_copies
-from customcnn.crop import crop_folder
+from customcnn.data.augment import augment_folder
+from customcnn.data.augmentor import Operations
+from customcnn.data.crop import crop_folder
+from customcnn.data.manifest import scan
+from customcnn.data.pack import pack, stream
+from customcnn.data.split import shares, split_folder
 from customcnn.errors import CustomCNNError
-from customcnn.files import MARK
-from customcnn.manifest import scan
-from customcnn.operations import Operations
-from customcnn.pack import pack, stream
-from customcnn.places import Address, Folder, parse_folder
-from customcnn.split import shares, split_folder
+from customcnn.io import remote_path
+from customcnn.io.atomic import MARK
+from customcnn.io.remote_path import Address, Folder, parse_folder
 
 KEYS = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing", "AWS_DEFAULT_REGION": "us-east-1"}
 RAY = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -146,10 +146,10 @@ def s3() -> Iterator[Address]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
             patch.setenv(name, value)
-        places._filesystem.cache_clear()
-        places._filesystem("s3", os.getpid()).mkdir("s3://bucket")
+        remote_path._filesystem.cache_clear()
+        remote_path._filesystem("s3", os.getpid()).mkdir("s3://bucket")
         yield Address("s3", "bucket")
-        places._filesystem.cache_clear()
+        remote_path._filesystem.cache_clear()
     server.stop()
 
 
@@ -256,10 +256,10 @@ class Killed(BaseException):
 
 def break_off_at(number: int, monkeypatch) -> None:
     """Let this process be killed, as far as a test can, at the so many-th file it writes."""
-    from customcnn import files
+    from customcnn.io import atomic
 
     written = 0
-    beside = files._beside
+    beside = atomic._beside
 
     def count(path):
         nonlocal written
@@ -268,8 +268,8 @@ def break_off_at(number: int, monkeypatch) -> None:
             raise Killed
         return beside(path)
 
-    monkeypatch.setattr(files, "_beside", count)
-    monkeypatch.setattr(files.Staging, "_give_up", lambda self, *, remove: os.close(self.lock))
+    monkeypatch.setattr(atomic, "_beside", count)
+    monkeypatch.setattr(atomic.Staging, "_give_up", lambda self, *, remove: os.close(self.lock))
 
 
 @pytest.mark.parametrize("step", [split_it, crop_it, turn_it])
@@ -352,7 +352,7 @@ def test_a_pack_is_uploaded_once_and_copied_from_there(made, far, tmp_path, monk
         yield counts.append
 
     with monkeypatch.context() as patch:
-        patch.setattr("customcnn.pack._write", refused)
+        patch.setattr("customcnn.data.pack._write", refused)
         copied = pack(there, (20, 24), progress=bar)
     assert tmp_path / "two" in copied.path.parents and sum(counts) == len(there.records)
     alone = pack(scan(made.augmented), (20, 24))
@@ -413,7 +413,7 @@ def test_an_image_of_s3_is_read_once_copied_by_the_store_and_never_asked_about(c
 KILLED = """
 import os, signal, sys
 from customcnn.cli import main
-from customcnn.places import Address
+from customcnn.io.remote_path import Address
 ask, done = Address._ask, 0
 
 def count(self, method, *arguments, **options):
@@ -574,7 +574,7 @@ def test_a_server_that_does_not_answer(tmp_path, monkeypatch):
         def find(self, path, detail):
             raise RuntimeError("no route\nto host")
 
-    monkeypatch.setattr(places, "_filesystem", lambda protocol, process: Silent())
+    monkeypatch.setattr(remote_path, "_filesystem", lambda protocol, process: Silent())
     with pytest.raises(CustomCNNError) as caught:
         scan(Address("s3", "bucket/x"))
     assert str(caught.value) == (
@@ -739,9 +739,9 @@ KILLED_ON_RAY = """
 import os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
-from customcnn.augment import augment_folder
+from customcnn.data.augment import augment_folder
 from customcnn.cluster import connect
-from customcnn.manifest import scan
+from customcnn.data.manifest import scan
 
 @contextmanager
 def progress(total, label):

@@ -81,7 +81,7 @@ def test_every_network_of_the_table(name, tmp_path):
 
 
 def test_a_model_inside_is_one_box(tmp_path):
-    from customcnn.ensemble import soft_vote
+    from customcnn.training.ensemble import soft_vote
 
     members = [build_model("small", input_size=32), build_model("one-conv", input_size=16)]
     units = plan(soft_vote(members, [0.5, 0.5], (32, 32)))

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from customcnn import devices, doctor
+from customcnn import doctor
+from customcnn.backend import devices
+from customcnn.backend.precision import PRECISIONS, Tried
 from customcnn.cli import main
-from customcnn.compile import compile_model
 from customcnn.doctor import Choice, Report, Speed, examine, format_report, instructions, measure, memory
 from customcnn.errors import CustomCNNError
 from customcnn.models import get_spec
-from customcnn.precisions import PRECISIONS, Tried
+from customcnn.training.optimizer import compile_model
 
 REPORT = Report(
     python="3.12.1",

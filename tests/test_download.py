@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from customcnn.download import SOURCES, manual_steps, next_command
+from customcnn.data.download import SOURCES, manual_steps, next_command
 
 ROOT = Path(__file__).parents[1]
 each_source = pytest.mark.parametrize("name", SOURCES)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from customcnn.errors import CustomCNNError
 from customcnn.models import build_model
+from customcnn.plots.embedding import plot_embeddings
 from customcnn.visualize.embedding import embed, features, pixel_features, separation
-from customcnn.visualize.embedding_plots import plot_embeddings
 
 
 def clouds(*, by_class: float, by_group: float, seed: int = 0, each: int = 12):
@@ -140,7 +140,7 @@ def test_features_are_what_the_last_dense_layer_takes():
 
 
 def test_features_of_an_ensemble_stand_side_by_side():
-    from customcnn.ensemble import soft_vote
+    from customcnn.training.ensemble import soft_vote
 
     members = [build_model("small", input_size=32), build_model("one-conv", input_size=16)]
     found = features(soft_vote(members, [0.5, 0.5], (32, 32)), images(4, 32))

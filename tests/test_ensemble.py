@@ -12,18 +12,19 @@ from colors import SIZE, paint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customcnn import devices
+from customcnn.backend import devices
 from customcnn.cli import main
-from customcnn.ensemble import Member, ensemble, soft_vote, union, weighed
+from customcnn.data.leakage import run_notes
+from customcnn.data.manifest import Manifest, Record, scan
+from customcnn.data.split import check_files
 from customcnn.errors import CustomCNNError
-from customcnn.evaluate import evaluate
-from customcnn.leakage import run_notes
-from customcnn.manifest import Manifest, Record, scan
+from customcnn.evaluation.evaluate import evaluate
+from customcnn.inference.classifier import predict, probabilities
 from customcnn.models import build_model
-from customcnn.predict import predict, probabilities
-from customcnn.recipe import Recipe
-from customcnn.runs import ModelInfo, RunDir, load_model, read_info, save_model
-from customcnn.split import check_files
+from customcnn.recipe.recipe import Recipe
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import ModelInfo, load_model, read_info, save_model
+from customcnn.training.ensemble import Member, ensemble, soft_vote, union, weighed
 from customcnn.visualize import visualize_run
 
 LARGER = SIZE + 9

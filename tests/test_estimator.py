@@ -21,13 +21,13 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator
 
-from customcnn.classifier import Classifier
+from customcnn.data.manifest import scan
 from customcnn.errors import CustomCNNError
 from customcnn.estimator import ImageClassifier, InvalidInput, levels
-from customcnn.manifest import scan
-from customcnn.recipe import load_recipe
-from customcnn.runs import RunDir
-from customcnn.train import train
+from customcnn.inference.classifier import Classifier
+from customcnn.recipe.recipe import load_recipe
+from customcnn.runs.run_dir import RunDir
+from customcnn.training.train import train
 
 RECIPE = {"optimizer": "adam", "precision": "float32"}
 QUICK = {"model": "one-conv", "input_size": 8, "epochs": 2, "batch_size": 8, "random_state": 0, "recipe": RECIPE}

@@ -13,17 +13,19 @@ import pytest
 from PIL import Image
 
 from customcnn.cli import main
+from customcnn.data.leakage import DRAWN
+from customcnn.data.manifest import Manifest, scan, with_group_pattern
+from customcnn.data.split import check_files
 from customcnn.errors import CustomCNNError
-from customcnn.evaluate import choose_part, evaluate
-from customcnn.images import decode
-from customcnn.leakage import DRAWN
-from customcnn.manifest import Manifest, scan, with_group_pattern
+from customcnn.evaluation.evaluate import choose_part, evaluate
+from customcnn.images.decode import decode
+from customcnn.inference.classifier import BATCH, predict, probabilities
+from customcnn.inference.inputs import expand
 from customcnn.models import build_model, get_spec
-from customcnn.predict import BATCH, expand, predict, probabilities
-from customcnn.recipe import load_recipe
-from customcnn.runs import RunDir, load_model, read_info, save_model
-from customcnn.split import check_files
-from customcnn.train import train
+from customcnn.recipe.recipe import load_recipe
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import load_model, read_info, save_model
+from customcnn.training.train import train
 
 SIZE = get_spec("small").minimum_size
 WRITTEN = {"predictions.csv", "metrics.json", "confusion.png", "curves.png"}

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from customcnn.models import build_model
-from customcnn.visualize.exciting import exciting, write_exciting
+from customcnn.visualize.top_activations import exciting, write_exciting
 
 
 def red_and_blue():

@@ -11,8 +11,8 @@ import pytest
 from customcnn.model_selection.space import TABLE, read_space
 from customcnn.models import get_spec
 from customcnn.models.options import checked_options, checked_size
-from customcnn.recipe import load_recipe, parse_settings
-from customcnn.studies.study import STUDY, read_study
+from customcnn.recipe.recipe import load_recipe, parse_settings
+from customcnn.studies.study_file import STUDY, read_study
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -147,7 +147,7 @@ def test_the_numbers_are_those_of_the_collected_facts(shared_data):
 
 @each_recipe
 def test_a_recipe_is_read_and_its_network_takes_its_options(path):
-    from customcnn.task import network_options
+    from customcnn.training.classification import network_options
 
     recipe = load_recipe(path, {})
     spec = get_spec(recipe.model)
@@ -246,11 +246,11 @@ SMALLER = {
 @pytest.mark.parametrize("recipe", SMALLER)
 def test_a_recipe_trains_for_an_epoch(recipe, tmp_path):
     """On a few drawn cells; from random weights, since others must be downloaded."""
-    from customcnn.manifest import scan
-    from customcnn.runs import RunDir
-    from customcnn.samples import draw_samples
-    from customcnn.split import shares, split_folder
-    from customcnn.train import train
+    from customcnn.data.manifest import scan
+    from customcnn.data.split import shares, split_folder
+    from customcnn.data.synthetic import draw_samples
+    from customcnn.runs.run_dir import RunDir
+    from customcnn.training.train import train
 
     draw_samples(tmp_path / "cells", subjects=2, cells=4, size=64)
     split_folder(scan(tmp_path / "cells"), tmp_path / "parts", shares(0.5))

@@ -13,14 +13,15 @@ from click.testing import CliRunner
 from exports import SIZE, formats, make_images, make_run, pixels_of
 
 from customcnn.cli.export import export as command
+from customcnn.data.manifest import Manifest, Record, scan
 from customcnn.errors import CustomCNNError
 from customcnn.export import FORMATS, TOLERANCE, Written, export, get_format
-from customcnn.export.check import IMAGES as READ
-from customcnn.export.check import compare, pictures
-from customcnn.judge import two_columns
-from customcnn.manifest import Manifest, Record, scan
-from customcnn.runs import RunDir, load_model, read_info, save_model
-from customcnn.runtime import KEY, digest, open_exported
+from customcnn.export.verify import IMAGES as READ
+from customcnn.export.verify import compare, pictures
+from customcnn.inference.runtimes import KEY, digest, open_exported
+from customcnn.metrics.scores import two_columns
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import load_model, read_info, save_model
 
 each_format = pytest.mark.parametrize("name", formats())
 each_runtime = pytest.mark.parametrize("name", formats(runtimes=True))
@@ -295,7 +296,7 @@ def test_a_kill_between_the_two_files_leaves_no_export(run, tiny, monkeypatch):
 
 
 def test_an_export_needs_tensorflow(run, monkeypatch):
-    monkeypatch.setattr("customcnn.devices.backend", lambda: "torch")
+    monkeypatch.setattr("customcnn.backend.devices.backend", lambda: "torch")
     with pytest.raises(CustomCNNError, match=r"KERAS_BACKEND=torch\. Set it to tensorflow"):
         export(run, format="keras")
 

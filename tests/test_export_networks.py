@@ -8,16 +8,17 @@ import pytest
 from exports import SIZE, formats, make_images, make_run, pixels_of, shares
 from networks import SIBLINGS
 
-from customcnn.calibration import apply_temperature
-from customcnn.ensemble import soft_vote
+from customcnn.data.manifest import scan
 from customcnn.export import TOLERANCE, export
-from customcnn.manifest import scan
+from customcnn.inference.classifier import predict
+from customcnn.inference.runtimes import open_exported
+from customcnn.metrics.calibration import apply_temperature
+from customcnn.metrics.out_of_distribution import fit_novelty
 from customcnn.models import list_models
-from customcnn.novelty import fit_novelty
-from customcnn.predict import predict
-from customcnn.runs import ModelInfo, RunDir, load_model, read_info, save_model
-from customcnn.runtime import open_exported
-from customcnn.temperature import with_temperature
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import ModelInfo, load_model, read_info, save_model
+from customcnn.runs.temperature import with_temperature
+from customcnn.training.ensemble import soft_vote
 
 each_runtime = pytest.mark.parametrize("name", formats(runtimes=True))
 SLOW_BUT_ONE = [
@@ -115,7 +116,7 @@ def test_an_ensemble_of_two_sizes(tmp_path, name):
 def test_resizing_by_matrices_is_what_keras_does():
     import keras
 
-    from customcnn.export.serving import plain_operations
+    from customcnn.export.tf_function import plain_operations
 
     rng = np.random.default_rng(0)
     batch = rng.integers(0, 256, (2, 31, 44, 3)).astype(np.float32)

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customcnn import files
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.files import MARK, Busy, Staging, refuse_overlap, staging, write_as, write_bytes, write_text
-from customcnn.places import Address, BrokenOff, overlapped
-from customcnn.workers import parallel
+from customcnn.io import atomic
+from customcnn.io.atomic import MARK, Busy, Staging, refuse_overlap, staging, write_as, write_bytes, write_text
+from customcnn.io.parallel import parallel
+from customcnn.io.remote_path import Address, BrokenOff, overlapped
 
 HERE = Path(__file__).parent
 
@@ -108,7 +108,7 @@ def test_names_that_are_not_utf8_are_kept_in_text(tmp_path):
 
 
 def test_sha256_is_the_published_one():
-    assert files.sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert atomic.sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 # ---------------------------------------------------------------- a folder, whole or not at all
@@ -291,7 +291,7 @@ def test_a_refused_call_holds_no_lock_and_no_file(tmp_path):
 WRITER = """
 import sys, time
 from pathlib import Path
-from customcnn.files import Staging
+from customcnn.io.atomic import Staging
 with Staging(Path(sys.argv[1]), resume={"n": 1}) as work:
     (work / "a").write_text("done")
     print("ready", flush=True)
@@ -359,7 +359,7 @@ def test_work_that_was_broken_off_is_kept(tmp_path):
 
 
 def test_writers_of_several_machines_use_names_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_writer", "")
+    monkeypatch.setattr(atomic, "_writer", "")
     write_as("node-7")
     seen = []
     own = Path.write_bytes
@@ -423,7 +423,7 @@ def test_work_at_an_address_goes_on_only_where_everything_is_equal(far, again, k
 
 def test_files_are_kept_only_where_each_is_whole(far, monkeypatch):
     """Of another protocol than an object store's a file may be there in part."""
-    monkeypatch.setattr(files, "WHOLE", frozenset())
+    monkeypatch.setattr(atomic, "WHOLE", frozenset())
     with pytest.raises(KeyboardInterrupt), staging(far, resume={"n": 1}) as work:
         (work / "a").write_bytes(b"1")
         raise KeyboardInterrupt
@@ -492,7 +492,7 @@ def test_files_are_copied_between_folders_and_addresses(far, tmp_path, one, othe
     source = tmp_path / "a" if one == "local" else far / "a"
     target = tmp_path / "b" if other == "local" else far / "b"
     source.write_bytes(b"data")
-    files.copy(source, target)
+    atomic.copy(source, target)
     assert target.read_bytes() == b"data"
     assert [path.name for path in tmp_path.glob(".*")] == []
 
@@ -560,13 +560,13 @@ def test_on_nfs_a_file_beside_the_folder_is_locked(tmp_path, like_nfs):
 
 
 def test_on_nfs_a_folder_that_was_moved_meanwhile_is_made_anew(tmp_path, like_nfs, monkeypatch):
-    lock = files.lock_folder
+    lock = atomic.lock_folder
 
     def late(folder):
         found = lock(folder)
         folder.rename(tmp_path / "elsewhere")  # who held the lock before has published
         return found
 
-    monkeypatch.setattr(files, "lock_folder", late)
+    monkeypatch.setattr(atomic, "lock_folder", late)
     with Staging(tmp_path / "made") as work:
         assert work.is_dir()

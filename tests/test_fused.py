@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from customcnn import devices
-from customcnn.fused import fuse_batch_norm
+from customcnn.backend import devices
+from customcnn.backend.fused_batch_norm import fuse_batch_norm
 from customcnn.models import build_model, list_models
-from customcnn.runs import ModelInfo, load_model, save_model
+from customcnn.runs.saved_model import ModelInfo, load_model, save_model
 
 keras = pytest.importorskip("keras")
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's kernels")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from customcnn.errors import CustomCNNError
-from customcnn.gradcam import GradCam, cam_layers, grad_cam, grad_cam_plus_plus, overlay
+from customcnn.explain.gradcam import GradCam, cam_layers, grad_cam, grad_cam_plus_plus, overlay
 from customcnn.models import build_model, get_spec
 
 LARGE = ("googlenet", "mobilenetv2", "densenet121", "convnexttiny")
@@ -73,7 +73,7 @@ def test_a_layer_behind_the_probabilities_changes_nothing():
 
 @pytest.mark.parametrize(("units", "activation"), [(3, "softmax"), (1, "sigmoid")])
 def test_a_temperature_changes_nothing(units, activation):
-    from customcnn.temperature import with_temperature
+    from customcnn.runs.temperature import with_temperature
 
     model = network("pool", units, activation)
     wanted = grad_cam(model, picture(), 1)
@@ -81,7 +81,7 @@ def test_a_temperature_changes_nothing(units, activation):
 
 
 def test_an_ensemble_has_the_mean_of_its_members():
-    from customcnn.ensemble import soft_vote
+    from customcnn.training.ensemble import soft_vote
 
     members = [network("pool"), network("flat", 1, "sigmoid")]
     wanted = np.mean([by_hand(member, picture(), 1) for member in members], axis=0)
@@ -253,7 +253,7 @@ def test_the_last_maps_by_name_are_the_usual_ones():
 
 
 def test_layers_of_an_ensemble():
-    from customcnn.ensemble import soft_vote
+    from customcnn.training.ensemble import soft_vote
 
     members = [build_model("small", input_size=32), build_model("one-conv", input_size=16)]
     model = soft_vote(members, [0.5, 0.5], (32, 32))
@@ -295,7 +295,7 @@ def test_a_map_without_padding_lies_where_the_network_looked():
 CODE = """
 import numpy as np, sys
 from test_gradcam import *
-from customcnn.gradcam import grad_cam, grad_cam_plus_plus
+from customcnn.explain.gradcam import grad_cam, grad_cam_plus_plus
 for head in ("pool", "flat"):
     model = network(head)
     np.testing.assert_allclose(grad_cam(model, picture(), 1), by_hand(model, picture(), 1), atol=1e-5)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customcnn.graph import cuts, depths, place_map, receptive_field, spine, steps
+from customcnn.explain.graph import cuts, depths, place_map, receptive_field, spine, steps
 from customcnn.models import build_model
 
 SIDE = 19

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from colors import SIZE, paint, recipe
 
+from customcnn.data.manifest import Manifest, scan
 from customcnn.errors import CustomCNNError
-from customcnn.manifest import Manifest, scan
-from customcnn.runs import RunDir, kept_epoch, load_model, read_info
-from customcnn.schedules import lra, next_rate
-from customcnn.train import TrainResult, train
+from customcnn.recipe.monitor import kept_epoch
+from customcnn.recipe.schedules import lra, next_rate
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import load_model, read_info
+from customcnn.training.train import TrainResult, train
 
 STUCK = {"optimizer": "sgd", "learning_rate": 1e-12}
 """A training that never gets better after its first epoch."""
@@ -142,7 +144,7 @@ def test_lra_puts_the_best_weights_back(data, tmp_path):
     """The rate is so large that the second epoch spoils the first: the third begins with the weights of the first."""
     import keras
 
-    from customcnn.callbacks import LearningRate
+    from customcnn.training.callbacks import LearningRate
 
     begun = {}
 
@@ -218,7 +220,7 @@ def test_batch_norm_is_measured_anew_for_the_average(data, tmp_path):
 
     Running statistics with a momentum of .99 would still be nearer to 0 and 1, where they begin, after three steps.
     """
-    from customcnn.pack import find_pack
+    from customcnn.data.pack import find_pack
 
     run = RunDir(tmp_path / "run")
     train(
@@ -345,10 +347,10 @@ def test_frozen_layers_stay_as_they_were(data, begun, tmp_path):
 @pytest.mark.slow
 def test_auxiliary_classifiers_are_trained_and_dropped(tmp_path):
     """The saved file goes on with them; whoever scores it sees one output."""
-    from customcnn.evaluate import evaluate
-    from customcnn.predict import predict
-    from customcnn.samples import draw_samples
-    from customcnn.split import shares, split_folder
+    from customcnn.data.split import shares, split_folder
+    from customcnn.data.synthetic import draw_samples
+    from customcnn.evaluation.evaluate import evaluate
+    from customcnn.inference.classifier import predict
 
     draw_samples(tmp_path / "cells", subjects=2, cells=4, size=96)
     split_folder(scan(tmp_path / "cells"), tmp_path / "parts", shares(0.5))

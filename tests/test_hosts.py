@@ -14,15 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobs import alone, environment, epochs, finish, free_port, start
 
+from customcnn.augmentation import make_transform
+from customcnn.augmentation.settings import Augmentation
+from customcnn.backend.process_group import ALONE, Job
+from customcnn.data.manifest import scan
+from customcnn.data.split import shares, split_folder
+from customcnn.data.synthetic import draw_samples
 from customcnn.errors import CustomCNNError
-from customcnn.feed import batches
-from customcnn.jobs import ALONE, Job, Portion
-from customcnn.manifest import scan
-from customcnn.recipe import parse_recipe
-from customcnn.samples import draw_samples
-from customcnn.sampling import deal
-from customcnn.split import shares, split_folder
-from customcnn.transforms import Augmentation, make_transform
+from customcnn.recipe.recipe import parse_recipe
+from customcnn.recipe.sampling import deal
+from customcnn.training.batches import batches
+from customcnn.training.multi_process import Portion
 
 SMALL = ("--model", "small", "--set", "input_size=32", "--batch-size", "8", "--precision", "float32")
 ENDS_WITHIN = 30  # seconds that the others may take when one is killed
@@ -218,8 +220,8 @@ def test_where_one_is_killed_the_others_end_and_all_go_on(parts, tmp_path, kille
 
 WAITING = """
 import sys
-from customcnn.hosts import join
-from customcnn.ranks import Rank
+from customcnn.backend.jax_processes import join
+from customcnn.backend.rank import Rank
 
 with join(Rank(sys.argv[1], int(sys.argv[2]), 2)) as job:
     job.gather("here")

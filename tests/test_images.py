@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from customcnn.images import (
+from customcnn.images.decode import (
     FORMATS,
     MAX_PIXELS,
     BadImage,
@@ -268,7 +268,7 @@ def test_a_damaged_file_is_an_image_or_refused(format, data):
 
 def test_warnings_of_the_decoders_do_not_stand_beside_our_error(tmp_path):
     (tmp_path / "a.tif").write_bytes(file(RGB, "TIFF")[:12])
-    script = "import sys, pathlib, customcnn.images as i\ntry: i.read_image(pathlib.Path(sys.argv[1]))\n"
+    script = "import sys, pathlib, customcnn.images.decode as i\ntry: i.read_image(pathlib.Path(sys.argv[1]))\n"
     script += "except i.BadImage as e: print(e.reason)"
     run = subprocess.run([sys.executable, "-c", script, tmp_path / "a.tif"], capture_output=True, text=True)
     assert (run.stdout, run.stderr) == ("not an image of a known format\n", "")
@@ -279,7 +279,7 @@ def test_a_lack_of_memory_is_not_the_fault_of_the_image():
     script = (
         "import io, resource\n"
         "from PIL import Image\n"
-        "from customcnn.images import open_image\n"
+        "from customcnn.images.decode import open_image\n"
         "data = io.BytesIO()\n"
         "Image.new('1', (10_000, 5_000)).save(data, 'PNG')\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
@@ -349,7 +349,7 @@ def test_a_true_image_of_40000_x_40000_is_refused_without_its_memory(tmp_path):
     (tmp_path / "huge.png").write_bytes(png(40_000, 40_000, pixels))
     script = (
         "import resource, sys, pathlib\n"
-        "from customcnn.images import BadImage, read_image\n"
+        "from customcnn.images.decode import BadImage, read_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: read_image(pathlib.Path(sys.argv[1]))\n"
         "except BadImage as error: print(error.reason)\n"

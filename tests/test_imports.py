@@ -99,7 +99,7 @@ def imported(nodes: Iterator[ast.AST]) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             module = node.module or ""
-            # `from customcnn import files` imports a module, `from customcnn.files import x` a name.
+            # `from customcnn.io import atomic` imports a module, `from customcnn.io.atomic import x` a name.
             found |= {f"{module}.{alias.name}" for alias in node.names} if module == "customcnn" else {module}
     return found
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customcnn import intervals
-from customcnn.intervals import in_order, numbered, percentile, resampled, wilson
+from customcnn.metrics import bootstrap
+from customcnn.metrics.bootstrap import in_order, numbered, percentile, resampled, wilson
 
 LEVELS = (0.5, 0.9, 0.95, 0.99)
 
@@ -95,7 +95,7 @@ def test_resamples_draw_as_many_as_there_are(count, resamples, seed):
 
 def test_resamples_do_not_depend_on_how_many_come_at_a_time(monkeypatch):
     whole = np.concatenate(list(resampled(7, 20, 3)))
-    monkeypatch.setattr(intervals, "CHUNK", 21)
+    monkeypatch.setattr(bootstrap, "CHUNK", 21)
     parts = list(resampled(7, 20, 3))
     assert len(parts) == 7 and (np.concatenate(parts) == whole).all()
     assert not (np.concatenate(list(resampled(7, 20, 4))) == whole).all()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from customcnn.samples import draw_samples
+from customcnn.data.synthetic import draw_samples
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,9 @@ def many_cells(cells):
     return folder
 
 
-THREADED = "from customcnn import checkpoint, cli; checkpoint.LARGE = 0; cli.main()"
+THREADED = (
+    "from customcnn import cli; from customcnn.training import async_checkpoint; async_checkpoint.LARGE = 0; cli.main()"
+)
 """The command line, with small networks written by a thread too, as large ones are."""
 
 
@@ -273,7 +275,7 @@ def ends_within(process, seconds):
 
 
 def weights(path: Path) -> list[np.ndarray]:
-    from customcnn.runs import load_model
+    from customcnn.runs.saved_model import load_model
 
     return [np.asarray(weight) for weight in load_model(path).weights]
 

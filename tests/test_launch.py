@@ -13,7 +13,7 @@ from jobs import alone, apart, environment, finish, start
 from test_hosts import SMALL, parts, same_training  # noqa: F401
 
 from customcnn.cli import cli
-from customcnn.cluster.connection import first_line
+from customcnn.cluster.ray_cluster import first_line
 
 # Not importorskip: Ray looks at the environment when it is imported, and other tests of this process set it.
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")

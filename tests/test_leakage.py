@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from customcnn.leakage import DRAWN, find_leakage, notes
-from customcnn.manifest import Manifest, Record
+from customcnn.data.leakage import DRAWN, find_leakage, notes
+from customcnn.data.manifest import Manifest, Record
 
 
 def part(*images: str) -> list[Record]:

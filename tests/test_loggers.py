@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from colors import paint, recipe
 
-from customcnn import loggers
 from customcnn.cli import cli
+from customcnn.data.leakage import DRAWN
+from customcnn.data.manifest import Manifest, scan
 from customcnn.errors import CustomCNNError
-from customcnn.evaluate import evaluate
-from customcnn.leakage import DRAWN
-from customcnn.loggers import MlflowRun, log_end, log_epoch, log_scores
-from customcnn.manifest import Manifest, scan
-from customcnn.recipe import flat
-from customcnn.runs import RunDir
-from customcnn.train import train
+from customcnn.evaluation.evaluate import evaluate
+from customcnn.recipe.recipe import flat
+from customcnn.runs.run_dir import RunDir
+from customcnn.training import loggers
+from customcnn.training.loggers import MlflowRun, log_end, log_epoch, log_scores
+from customcnn.training.train import train
 
 pytest.importorskip("mlflow")
 pytest.importorskip("sqlalchemy")
@@ -245,7 +245,7 @@ def test_no_telemetry():
     """In a process that MLflow does not take for a test or for CI, where it would be off anyhow."""
     code = """
 import socket
-from customcnn import loggers
+from customcnn.training import loggers
 socket.socket.connect = None  # whoever calls it fails
 mlflow = loggers._load()
 from mlflow.telemetry import client, utils

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customcnn.errors import CustomCNNError
-from customcnn.manifest import (
+from customcnn.data.manifest import (
     COLUMNS,
     Manifest,
     Record,
@@ -23,6 +22,7 @@ from customcnn.manifest import (
     with_group_file,
     with_group_pattern,
 )
+from customcnn.errors import CustomCNNError
 
 
 def paths(manifest: Manifest) -> list[str]:

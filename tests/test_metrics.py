@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from customcnn import intervals
 from customcnn.errors import CustomCNNError
-from customcnn.metrics import confusion_matrix, evaluate_predictions, format_report, roc_auc, scores
+from customcnn.metrics import bootstrap
+from customcnn.metrics.scores import confusion_matrix, evaluate_predictions, format_report, roc_auc, scores
 
 EXACT = {"rel": 0, "abs": 1e-12}
 PER_CLASS = ("precision", "recall", "f1")
@@ -431,7 +431,7 @@ def test_the_seed_decides_and_the_chunks_do_not(monkeypatch):
         for seed in (0, 1)
     )
     assert first["accuracy"] != second["accuracy"]
-    monkeypatch.setattr(intervals, "CHUNK", 150)  # 3 resamples at once
+    monkeypatch.setattr(bootstrap, "CHUNK", 150)  # 3 resamples at once
     again = evaluate_predictions(labels, probabilities, ["a", "b", "c"], groups=groups, resamples=40, seed=0)
     assert again == first
 

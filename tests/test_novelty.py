@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from customcnn.data.synthetic import draw_samples
 from customcnn.errors import CustomCNNError
-from customcnn.images import decode
-from customcnn.novelty import DIGITS, LEAST, Novelty, fit_novelty, statistics
-from customcnn.samples import draw_samples
+from customcnn.images.decode import decode
+from customcnn.metrics.out_of_distribution import DIGITS, LEAST, Novelty, fit_novelty, statistics
 
 SIZE = 48
 SUBJECTS = 10

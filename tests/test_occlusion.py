@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from customcnn.occlusion import fill_color, occlusion, signed_overlay
+from customcnn.explain.occlusion import fill_color, occlusion, signed_overlay
 from customcnn.visualize.sanity import share_inside
 
 

@@ -14,14 +14,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from customcnn import pack as module
-from customcnn import readers
 from customcnn.cli import cli
+from customcnn.data import pack as module
+from customcnn.data.manifest import scan
+from customcnn.data.pack import CACHE, find_pack, pack, parse_size, stream
 from customcnn.errors import CustomCNNError
-from customcnn.feed import batches, targets
-from customcnn.images import BadImage
-from customcnn.manifest import scan
-from customcnn.pack import CACHE, find_pack, pack, parse_size, stream
+from customcnn.images import readers
+from customcnn.images.decode import BadImage
+from customcnn.training.batches import batches, targets
 
 RNG = np.random.default_rng(11)
 NOISE = Image.fromarray(RNG.integers(0, 256, (12, 9, 3), dtype=np.uint8))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customcnn.page import Html, Section, data_uri, group, matrix, page, score, subheading, table
+from customcnn.html.page import Html, Section, data_uri, group, matrix, page, score, subheading, table
 
 
 def test_a_score_by_hand():

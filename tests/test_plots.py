@@ -16,20 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from customcnn.plots import (
-    BROKEN_COLOR,
-    LARGEST_WIDTH,
-    _fits,
-    _wrap,
-    confusion_figure,
-    curves_figure,
-    flat_channels,
-    plot_confusion,
-    plot_curves,
-    tile_columns,
-    tile_maps,
-    tile_picture,
-)
+from customcnn.plots.confusion import confusion_figure, plot_confusion
+from customcnn.plots.curves import curves_figure, plot_curves
+from customcnn.plots.figure import text_fits, wrap_text
+from customcnn.plots.tiles import BROKEN_COLOR, LARGEST_WIDTH, flat_channels, tile_columns, tile_maps, tile_picture
 
 HISTORY = [
     {"epoch": 1, "loss": 0.7, "accuracy": 0.5, "val_loss": 0.8, "val_accuracy": 0.4, "learning_rate": 2e-4},
@@ -219,8 +209,8 @@ def test_a_figure_without_notes_has_no_banner():
 @settings(max_examples=50, deadline=None)
 @given(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "Zs")), max_size=80))
 def test_wrapping_keeps_every_letter_and_every_line_fits(text):
-    fits = _fits(0.8, 9)
-    lines = _wrap(text, fits)
+    fits = text_fits(0.8, 9)
+    lines = wrap_text(text, fits)
     assert "".join("".join(lines).split()) == "".join(text.split())
     assert all(fits(line) for line in lines)
 

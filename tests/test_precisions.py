@@ -6,8 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
-from customcnn import devices, precisions
-from customcnn.precisions import PRECISIONS, Tried, try_precisions
+from customcnn.backend import devices
+from customcnn.backend import precision as module
+from customcnn.backend.precision import PRECISIONS, Tried, try_precisions
 
 HALF = np.full((2, 2), 0.5, np.float32)
 
@@ -22,7 +23,7 @@ def configured(monkeypatch):
 def made_up(monkeypatch, seconds: dict[str, float], predicted=lambda precision: HALF) -> None:
     """Let a step take so many seconds of a clock that stands still otherwise."""
     now = 0.0
-    monkeypatch.setattr(precisions.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
 
     def prepare(device, precision):
         if precision not in seconds:
@@ -33,9 +34,9 @@ def made_up(monkeypatch, seconds: dict[str, float], predicted=lambda precision: 
             nonlocal now
             now += seconds[precision] * next(late)
 
-        return precisions._Prepared(step, predicted(precision))
+        return module._Prepared(step, predicted(precision))
 
-    monkeypatch.setattr(precisions, "_prepare", prepare)
+    monkeypatch.setattr(module, "_prepare", prepare)
 
 
 def test_tried_on_this_machine():
@@ -51,10 +52,10 @@ def test_the_steps_are_those_of_a_training():
     import keras
 
     seen = []
-    network = precisions._network
+    network = module._network
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(precisions, "_network", lambda policy: seen.append(network(policy)) or seen[-1])
-        one = precisions._prepare("cpu", "float32")
+        patch.setattr(module, "_network", lambda policy: seen.append(network(policy)) or seen[-1])
+        one = module._prepare("cpu", "float32")
     before = [keras.ops.convert_to_numpy(weight).copy() for weight in seen[0].trainable_variables]
     one.step()
     after = [keras.ops.convert_to_numpy(weight) for weight in seen[0].trainable_variables]
@@ -106,7 +107,7 @@ def test_with_a_gpu_the_processor_is_tried_too(monkeypatch):
         placed.append((kind, used))
         return contextlib.nullcontext()
 
-    monkeypatch.setattr(precisions, "_placed", place)
+    monkeypatch.setattr(module, "_placed", place)
     made_up(monkeypatch, dict.fromkeys(PRECISIONS, 1.0))
     assert [one.device for one in try_precisions("gpu")] == ["cpu"] * 3 + ["gpu"] * 3
     assert placed == [("cpu", "gpu"), ("gpu", "gpu")]
@@ -115,16 +116,16 @@ def test_with_a_gpu_the_processor_is_tried_too(monkeypatch):
 def test_what_is_hopelessly_slow_is_timed_twice(monkeypatch):
     now = 0.0
     steps: list[str] = []
-    monkeypatch.setattr(precisions.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
 
-    def taking(name: str, seconds: float) -> precisions._Prepared:
+    def taking(name: str, seconds: float) -> module._Prepared:
         def step():
             nonlocal now
             steps.append(name)
             now += seconds
 
-        return precisions._Prepared(step, HALF)
+        return module._Prepared(step, HALF)
 
     seconds = {"float32": 1.0, "bfloat16": 4.0, "float16": 6.0}
-    assert precisions._seconds({name: taking(name, time) for name, time in seconds.items()}) == seconds
-    assert [steps.count(name) for name in seconds] == [precisions.ROUNDS, precisions.ROUNDS, 2]
+    assert module._seconds({name: taking(name, time) for name, time in seconds.items()}) == seconds
+    assert [steps.count(name) for name in seconds] == [module.ROUNDS, module.ROUNDS, 2]

@@ -9,18 +9,19 @@ import pytest
 from colors import SIZE, paint, recipe
 from PIL import Image
 
-from customcnn import devices
+from customcnn.backend import devices
 from customcnn.cli import main
-from customcnn.ensemble import ensemble
+from customcnn.data.manifest import Manifest, scan
 from customcnn.errors import CustomCNNError
-from customcnn.evaluate import evaluate
-from customcnn.manifest import Manifest, scan
+from customcnn.evaluation.evaluate import evaluate
+from customcnn.inference.classifier import predict
 from customcnn.models import build_model, list_models
-from customcnn.predict import predict
-from customcnn.pretrain import DECODER, autoencoder, autoencoder_recipe, pretrain, write_reconstructions
-from customcnn.recipe import Recipe
-from customcnn.runs import RunDir, load_model, read_info
-from customcnn.train import TrainResult, train
+from customcnn.recipe.recipe import Recipe
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import load_model, read_info
+from customcnn.training.autoencoder import DECODER, autoencoder, autoencoder_recipe, pretrain, write_reconstructions
+from customcnn.training.ensemble import ensemble
+from customcnn.training.train import TrainResult, train
 from customcnn.visualize import visualize_run
 
 FILES = {

@@ -18,18 +18,25 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from customcnn.cli import cli
 from customcnn.cli.leakage import with_interval
+from customcnn.data.leakage import DRAWN
+from customcnn.data.manifest import Manifest, Record, scan, with_group_pattern
+from customcnn.data.pack import CACHE
 from customcnn.errors import CustomCNNError
-from customcnn.intervals import resampled
-from customcnn.leakage import DRAWN
-from customcnn.manifest import Manifest, Record, scan, with_group_pattern
-from customcnn.metrics import evaluate_predictions
-from customcnn.pack import CACHE
-from customcnn.price import experiment as module
-from customcnn.price.arms import make_arms
-from customcnn.price.experiment import Price, price_leak
-from customcnn.price.interval import cell_scores, group_confusions, over_seeds, quantities, shared_covariance, summarize
-from customcnn.price.plots import price_figure
-from customcnn.runs import RunDir, rows_to_csv
+from customcnn.leakage_cost import experiment as module
+from customcnn.leakage_cost.experiment import Price, price_leak
+from customcnn.leakage_cost.jackknife import (
+    cell_scores,
+    group_confusions,
+    over_seeds,
+    quantities,
+    shared_covariance,
+    summarize,
+)
+from customcnn.leakage_cost.paired_splits import make_arms
+from customcnn.metrics.bootstrap import resampled
+from customcnn.metrics.scores import evaluate_predictions
+from customcnn.plots.leakage_cost import price_figure
+from customcnn.runs.run_dir import RunDir, rows_to_csv
 
 FIGURES = ("image.own", "image.test", "image.inflation", "group.own", "group.test", "group.inflation", "price")
 
@@ -436,7 +443,7 @@ def stub_with_pictures(monkeypatch) -> Stub:
 @pytest.fixture
 def stub(stub_with_pictures, monkeypatch) -> Stub:
     """Without pictures, which take longer than all the rest."""
-    monkeypatch.setattr("customcnn.price.plots.plot_price", lambda *args, **options: None)
+    monkeypatch.setattr("customcnn.plots.leakage_cost.plot_price", lambda *args, **options: None)
     return stub_with_pictures
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from customcnn.backend.rank import Rank, find_rank, first_node
 from customcnn.errors import CustomCNNError
-from customcnn.ranks import Rank, find_rank, first_node
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "MASTER_ADDR": "10.0.0.5", "MASTER_PORT": "29500"}
 OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}

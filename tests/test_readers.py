@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from customcnn import readers
-from customcnn.images import BadImage
-from customcnn.manifest import scan
-from customcnn.pack import pack, stream
-from customcnn.readers import quick_read, read, reader
+from customcnn.data.manifest import scan
+from customcnn.data.pack import pack, stream
+from customcnn.images import readers
+from customcnn.images.decode import BadImage
+from customcnn.images.readers import quick_read, read, reader
 
-resample = pytest.importorskip("customcnn.resample", reason="Numba is not installed")
+resample = pytest.importorskip("customcnn.images.fast_resize", reason="Numba is not installed")
 pytest.importorskip("simplejpeg")
 
 edges = st.integers(1, 90)

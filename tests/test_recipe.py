@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from customcnn.augmentation.settings import ENGINES, FLIPS, Augmentation
 from customcnn.errors import CustomCNNError
 from customcnn.models import get_spec
-from customcnn.recipe import (
+from customcnn.recipe.recipe import (
     CHOICES,
     KEYS,
     TABLES,
@@ -24,9 +25,8 @@ from customcnn.recipe import (
     parse_settings,
     read_recipe,
 )
-from customcnn.sampling import CLASS_WEIGHTS, Sampling
-from customcnn.schedules import KINDS, Schedule
-from customcnn.transforms import ENGINES, FLIPS, Augmentation
+from customcnn.recipe.sampling import CLASS_WEIGHTS, Sampling
+from customcnn.recipe.schedules import KINDS, Schedule
 
 OTHERS = {
     "model": "small",

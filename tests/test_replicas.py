@@ -19,13 +19,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from customcnn.backend.data_parallel import find_devices, parse_devices, uneven_weights
+from customcnn.data.manifest import scan
+from customcnn.data.split import shares, split_folder
+from customcnn.data.synthetic import draw_samples
 from customcnn.errors import CustomCNNError
-from customcnn.manifest import scan
-from customcnn.recipe import load_recipe
-from customcnn.replicas import find_devices, parse_devices, uneven_weights
-from customcnn.runs import RunDir
-from customcnn.samples import draw_samples
-from customcnn.split import shares, split_folder
+from customcnn.recipe.recipe import load_recipe
+from customcnn.runs.run_dir import RunDir
 
 BACKENDS = ("tensorflow", "jax")
 RECIPE: dict[str, object] = {"model": "residual", "epochs": 2, "input_size": 48, "batch_size": 12, "seed": 3}
@@ -53,9 +53,9 @@ def _worker(data: str, run: str, count: str, options: str, out: str) -> None:
     _divide(os.environ["KERAS_BACKEND"], int(count))
     import keras
 
-    from customcnn import devices
-    from customcnn.runs import load_model
-    from customcnn.train import train
+    from customcnn.backend import devices
+    from customcnn.runs.saved_model import load_model
+    from customcnn.training.train import train
 
     keras.config.set_floatx("float64")
     devices.dtype_policy = lambda *_: "float64"  # type: ignore[assignment]
@@ -164,8 +164,8 @@ def test_one_processor_is_one_device():
 
 
 def test_a_batch_is_shared_evenly(monkeypatch):
-    monkeypatch.setattr("customcnn.replicas.backend", lambda: "jax")
-    monkeypatch.setattr("customcnn.replicas._names", lambda device: [f"{device}:{n}" for n in range(4)])
+    monkeypatch.setattr("customcnn.backend.devices.backend", lambda: "jax")
+    monkeypatch.setattr("customcnn.backend.data_parallel._names", lambda device: [f"{device}:{n}" for n in range(4)])
     assert find_devices(None, "gpu", 32) == ["gpu:0", "gpu:1", "gpu:2", "gpu:3"]
     assert find_devices(3, "gpu", 30) == ["gpu:0", "gpu:1", "gpu:2"]
     with pytest.raises(CustomCNNError) as caught:
@@ -177,7 +177,7 @@ def test_a_batch_is_shared_evenly(monkeypatch):
 
 
 def test_torch_has_no_means(monkeypatch):
-    monkeypatch.setattr("customcnn.replicas.backend", lambda: "torch")
+    monkeypatch.setattr("customcnn.backend.devices.backend", lambda: "torch")
     assert find_devices(1, "gpu", 30) == []
     with pytest.raises(CustomCNNError, match="--devices needs Keras on tensorflow or jax"):
         find_devices(None, "gpu", 30)

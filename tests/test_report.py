@@ -17,20 +17,21 @@ from PIL import Image
 from reports import CLASSES, HOSTILE, LONG, half_wrong, hostile_run, read_more, rows_of
 
 from customcnn.cli import cli, main
-from customcnn.clinical import clinical
-from customcnn.ensemble import ensemble
+from customcnn.data.leakage import DRAWN
+from customcnn.data.manifest import scan
+from customcnn.data.split import check_files
 from customcnn.errors import CustomCNNError
-from customcnn.evaluate import evaluate
-from customcnn.leakage import DRAWN
-from customcnn.manifest import scan
+from customcnn.evaluation.evaluate import evaluate
+from customcnn.metrics.clinical import clinical
 from customcnn.report import write_report
-from customcnn.report.facts import CHOSEN_HERE, NO_GROUPS, NOT_MEDICAL, RunFacts, read_facts
 from customcnn.report.mistakes import worst
 from customcnn.report.model_card import text as markdown
-from customcnn.report.reading import calibration_state
-from customcnn.runs import RunDir, load_model, save_model
-from customcnn.split import check_files
-from customcnn.train import train
+from customcnn.report.prediction_sections import calibration_state
+from customcnn.report.run_facts import CHOSEN_HERE, NO_GROUPS, NOT_MEDICAL, RunFacts, read_facts
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import load_model, save_model
+from customcnn.training.ensemble import ensemble
+from customcnn.training.train import train
 
 
 class Reader(HTMLParser):

@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from customcnn.cli import main
+from customcnn.data.leakage import find_leakage
+from customcnn.data.manifest import Manifest, Record, scan
+from customcnn.data.split import shares, split_folder
+from customcnn.data.synthetic import draw_files
 from customcnn.errors import CustomCNNError
-from customcnn.leakage import find_leakage
-from customcnn.manifest import Manifest, Record, scan
-from customcnn.metrics import evaluate_predictions
+from customcnn.metrics.scores import evaluate_predictions
 from customcnn.progress import silent
-from customcnn.samples import draw_files
-from customcnn.split import shares, split_folder
-from customcnn.studies import rows as study_rows
+from customcnn.studies import row_runner as study_rows
 from customcnn.studies.prepare import assign, limited, prepare
 from customcnn.studies.reproduce import reproduce
 from customcnn.studies.results import Changes, Reproduction, Result, scores_of
-from customcnn.studies.rows import Stopwatch, why
-from customcnn.studies.study import Preparation, find_study, read_study
+from customcnn.studies.row_runner import Stopwatch, why
+from customcnn.studies.study_file import Preparation, find_study, read_study
 from customcnn.studies.tables import csv_rows, html, markdown, summaries, write_tables
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"

@@ -16,9 +16,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from customcnn import resident
-from customcnn.feed import batches, targets
-from customcnn.transforms import Augmentation, make_transform
+from customcnn.augmentation import make_transform
+from customcnn.augmentation.settings import Augmentation
+from customcnn.training import device_cache
+from customcnn.training.batches import batches, targets
 
 SEED, BATCH, EPOCHS = 5, 8, 2
 SHAPES = {"square": (40, 12, 12, 3), "oblong": (40, 8, 14, 3)}
@@ -50,7 +51,7 @@ def _batches_of(shape: tuple[int, ...], augmentation: Augmentation) -> dict[str,
     wanted = targets(np.arange(40) % 2, 2, 1)
     weights = np.linspace(0, 1, 40, dtype=np.float32)
     change = make_transform(augmentation)
-    held = resident.hold(images, rows, valid, augmentation, on_cpu=True)
+    held = device_cache.hold(images, rows, valid, augmentation, on_cpu=True)
     assert held[0] is not None and held[1] is not None
     pairs = [
         (
@@ -108,7 +109,7 @@ def _fit(on_device: bool) -> tuple[dict[str, list[float]], int, list[str]]:
     model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy", metrics=["accuracy"])
     images, augmentation = pack_of(SHAPES["square"]), AUGMENTATIONS["all eight"]
     wanted, rows, valid = targets(np.arange(40) % 2, 2, 1), np.arange(32), np.arange(32, 40)
-    train, check = resident.hold(images, rows, valid, augmentation, on_cpu=True) if on_device else (None, None)
+    train, check = device_cache.hold(images, rows, valid, augmentation, on_cpu=True) if on_device else (None, None)
     change = make_transform(augmentation)
     training = batches(images, wanted, rows, BATCH, SEED, transform=change, resident=train)
     kinds = _kinds(training)
@@ -126,11 +127,11 @@ def _worker(path: str) -> None:
         for name, augmentation in AUGMENTATIONS.items():
             results[f"{shape}, {name}"] = _batches_of(SHAPES[shape], augmentation)
     (rows, valid), images = some_rows(), pack_of(SHAPES["square"])
-    held = resident.hold(images, rows, valid, Augmentation(flip="both", hue=0.1), on_cpu=True)
+    held = device_cache.hold(images, rows, valid, Augmentation(flip="both", hue=0.1), on_cpu=True)
     results["colours"] = [None if part is None else len(part.rows) for part in held]
-    results["unasked"] = [part is None for part in resident.hold(images, rows, valid, Augmentation())]
-    resident.SLICE = 16  # 39 images in three slices, the last of which overlaps
-    whole = resident.hold(images, np.arange(39), np.arange(3), Augmentation(), on_cpu=True)[1]
+    results["unasked"] = [part is None for part in device_cache.hold(images, rows, valid, Augmentation())]
+    device_cache.SLICE = 16  # 39 images in three slices, the last of which overlaps
+    whole = device_cache.hold(images, np.arange(39), np.arange(3), Augmentation(), on_cpu=True)[1]
     assert whole is not None
     results["slices"] = np.array_equal(np.asarray(whole.held), images[:39])
     results["host"], results["device"] = _fit(on_device=False), _fit(on_device=True)
@@ -199,16 +200,16 @@ def test_the_arrays_stay_on_the_device_and_the_step_is_traced_once(found):
 
 def test_turns_are_those_that_the_host_draws():
     """Against the amounts of each single image, whatever the size of the batch."""
-    from customcnn.transforms.amounts import draw
+    from customcnn.augmentation.draws import draw
 
     augmentation = AUGMENTATIONS["all eight"]
     drawn = draw(augmentation, (1, 2, 3), 50)
-    mirrored, upside_down, quarter = resident.turns(augmentation, (1, 2, 3), 50, square=True)
+    mirrored, upside_down, quarter = device_cache.turns(augmentation, (1, 2, 3), 50, square=True)
     half = [amounts.quarter_turns >= 2 for amounts in drawn]
     assert mirrored.tolist() == [a.mirrored != turned for a, turned in zip(drawn, half, strict=True)]
     assert upside_down.tolist() == [a.upside_down != turned for a, turned in zip(drawn, half, strict=True)]
     assert quarter.tolist() == [a.quarter_turns % 2 == 1 for a in drawn]
-    assert not resident.turns(augmentation, (1, 2, 3), 50, square=False)[2].any()
+    assert not device_cache.turns(augmentation, (1, 2, 3), 50, square=False)[2].any()
 
 
 @pytest.mark.parametrize(("share", "holds"), [(0.4, True), (0.5, True), (0.6, False)])
@@ -218,10 +219,10 @@ def test_half_of_the_free_memory_may_be_taken(monkeypatch, backend, share, holds
 
     shape = (200, 10, 10, 3)
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    monkeypatch.setattr(resident, "_free_memory", lambda: round(np.prod(shape) / share))
-    assert resident.fits(shape) is (holds and backend != "tensorflow")
-    monkeypatch.setattr(resident, "_free_memory", lambda: 0)  # a GPU that does not tell
-    assert not resident.fits(shape, on_cpu=True)
+    monkeypatch.setattr(device_cache, "_free_memory", lambda: round(np.prod(shape) / share))
+    assert device_cache.fits(shape) is (holds and backend != "tensorflow")
+    monkeypatch.setattr(device_cache, "_free_memory", lambda: 0)  # a GPU that does not tell
+    assert not device_cache.fits(shape, on_cpu=True)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +239,7 @@ def test_free_memory_as_jax_tells_it(monkeypatch, platform, told, free):
     device = SimpleNamespace(id=0, platform=platform, memory_stats=lambda: told)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     monkeypatch.setattr(keras.ops, "zeros", lambda shape: SimpleNamespace(devices=lambda: [device]))
-    assert resident._free_memory() == free
+    assert device_cache._free_memory() == free
 
 
 @pytest.mark.parametrize(("kind", "free"), [("cuda", 70), ("mps", 0), ("cpu", None)])
@@ -249,7 +250,7 @@ def test_free_memory_as_torch_tells_it(monkeypatch, kind, free):
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     monkeypatch.setattr(keras.ops, "zeros", lambda shape: SimpleNamespace(device=SimpleNamespace(type=kind)))
-    assert resident._free_memory() == free
+    assert device_cache._free_memory() == free
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_free_memory_as_torch_tells_it(monkeypatch, kind, free):
     ],
 )
 def test_what_the_device_can_do(augmentation, expected):
-    assert resident.only_turns(augmentation) is expected
+    assert device_cache.only_turns(augmentation) is expected
 
 
 if __name__ == "__main__":

@@ -16,18 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from customcnn.errors import CustomCNNError
-from customcnn.recipe import Recipe
-from customcnn.runs import (
-    INFO,
-    ModelInfo,
-    RunDir,
-    best_epoch,
-    link_or_copy,
-    load_model,
-    read_info,
-    rows_to_csv,
-    save_model,
-)
+from customcnn.recipe.monitor import best_epoch
+from customcnn.recipe.recipe import Recipe
+from customcnn.runs.run_dir import RunDir, link_or_copy, rows_to_csv
+from customcnn.runs.saved_model import INFO, ModelInfo, load_model, read_info, save_model
 
 HISTORY = [
     {"epoch": 1, "loss": 0.1 + 0.2, "accuracy": 0.5, "val_loss": 1 / 3, "val_accuracy": 1.0},
@@ -78,9 +70,15 @@ def test_a_calibration_comes_back_and_is_left_out_where_there_is_none(model, sav
 
 
 def test_reading_the_info_does_not_import_keras(saved):
-    code = f"import sys; from customcnn import runs; runs.read_info(runs.Path({str(saved)!r})); print(*sys.modules)"
+    code = f"""
+import sys
+from pathlib import Path
+from customcnn.runs.saved_model import read_info
+read_info(Path({str(saved)!r}))
+print(*sys.modules)
+"""
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "customcnn.runs" in modules
+    assert "customcnn.runs.saved_model" in modules
     assert not {"keras", "tensorflow"} & set(modules)
 
 
@@ -263,7 +261,7 @@ def test_the_recipe_of_a_run(tmp_path):
 
 
 def test_a_class_name_with_stray_bytes_comes_back_in_the_recipe(tmp_path):
-    from customcnn.files import write_text
+    from customcnn.io.atomic import write_text
 
     run = a_run(tmp_path / "run")
     recipe = Recipe(positive=os.fsdecode(b"h\xffm"))
@@ -318,7 +316,7 @@ def test_remove_deletes_the_recipe_last(tmp_path):
     for name in ("a", "history.csv", "z"):
         (run.path / name).write_text("x")
     code = (
-        "import sys; from customcnn.runs import Path, RunDir\n"
+        "import sys; from customcnn.runs.run_dir import Path, RunDir\n"
         "sys.addaudithook(lambda event, a: print(Path(a[0]).name) if event in ('os.remove', 'os.rmdir') else None)\n"
         f"RunDir(Path({str(run.path)!r})).remove()"
     )

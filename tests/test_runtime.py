@@ -11,10 +11,10 @@ from exports import IMAGES, SIZE, formats, make_images, make_run, pixels_of, sha
 
 from customcnn.errors import CustomCNNError
 from customcnn.export import export
+from customcnn.inference.classifier import predict
+from customcnn.inference.runtimes import NAMES, StaleExport, digest, export_path, get_runtime, open_exported
 from customcnn.models import get_spec
-from customcnn.predict import predict
-from customcnn.runs import RunDir
-from customcnn.runtime import NAMES, StaleExport, digest, export_path, get_runtime, open_exported
+from customcnn.runs.run_dir import RunDir
 
 each_runtime = pytest.mark.parametrize("name", formats(runtimes=True))
 FILES = [
@@ -177,7 +177,7 @@ def test_a_missing_export(run, images, name, ending):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_the_library(run, images, name, monkeypatch):
-    monkeypatch.setattr("customcnn.runtime.importlib.util.find_spec", lambda package: None)
+    monkeypatch.setattr("customcnn.inference.runtimes.importlib.util.find_spec", lambda package: None)
     assert len(predict(run, [images])) == IMAGES, "auto takes Keras"
     with pytest.raises(CustomCNNError, match=rf"pip install 'customcnn\[{name}\]'"):
         predict(run, [images], runtime=name)

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from customcnn.data.manifest import GROUP_PATTERNS, scan
+from customcnn.data.synthetic import LABELS, Stain, draw_cell, draw_files, draw_samples
 from customcnn.errors import CustomCNNError
-from customcnn.manifest import GROUP_PATTERNS, scan
-from customcnn.samples import LABELS, Stain, draw_cell, draw_files, draw_samples
 
 PLAIN = Stain((0.82, 1.36, 0.54), (0.44, 0.47, 0.19), (1.0, 1.0, 1.0), 1.0, 0.0)
 LARGEST = Stain((0.5, 0.9, 0.4), (0.3, 0.3, 0.1), (1.0, 1.0, 1.0), 2.0, 0.0)  # twice as large as any subject's

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from customcnn.errors import CustomCNNError
-from customcnn.sampling import Sampling, class_weights, epoch_rows
+from customcnn.recipe.sampling import Sampling, class_weights, epoch_rows
 
 LABELS = np.array([0, 1, 0, 0, 1, 0, 2, 2, 0, 2])
 """Class 0: rows 0, 2, 3, 5, 8; class 1: rows 1, 4; class 2: rows 6, 7, 9."""

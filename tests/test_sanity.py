@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from customcnn.gradcam import GradCam
+from customcnn.data.synthetic import LABELS, Stain, draw_cell
+from customcnn.explain.gradcam import GradCam
+from customcnn.explain.occlusion import occlusion
 from customcnn.models import build_model
-from customcnn.occlusion import occlusion
-from customcnn.samples import LABELS, Stain, draw_cell
 from customcnn.visualize.sanity import correlation, random_weights, share_inside
 
 SIZE = 48

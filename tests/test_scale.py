@@ -12,9 +12,9 @@ from PIL import Image
 from benchmarks import scale
 from customcnn.audit import duplicates as module
 from customcnn.audit.duplicates import _candidates, _Look, near_across
-from customcnn.augment import augment_folder
-from customcnn.manifest import Manifest, Record, scan, with_group_pattern
-from customcnn.split import Shares, split_by_group, split_by_image
+from customcnn.data.augment import augment_folder
+from customcnn.data.manifest import Manifest, Record, scan, with_group_pattern
+from customcnn.data.split import Shares, split_by_group, split_by_image
 
 
 @pytest.fixture

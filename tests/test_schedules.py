@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from customcnn.errors import CustomCNNError
-from customcnn.schedules import KINDS, LEAST_GAIN, Lra, Schedule, lra, next_rate, should_stop
+from customcnn.recipe.schedules import KINDS, LEAST_GAIN, Lra, Schedule, lra, next_rate, should_stop
 
 NAN = math.nan
 

@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import GOOD, SMALL, TYPE, Client, Reply, bomb, image_files, multipart, png, same, saved_run, serving
 
-from customcnn.classifier import Classifier
 from customcnn.cli import main
-from customcnn.runs import RunDir
+from customcnn.inference.classifier import Classifier
+from customcnn.runs.run_dir import RunDir
 
 pytest.importorskip("gradio")
 
-from customcnn.serve.guard import is_known
 from customcnn.serve.limits import Limits, Rate, Refused
+from customcnn.serve.middleware import is_known
+from customcnn.serve.multipart import plain_name
 from customcnn.serve.service import Service
-from customcnn.serve.uploads import plain_name
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from served import GOOD, TYPE, image_files, in_process, in_thread, multipart, saved_run
 
-from customcnn.classifier import Classifier
 from customcnn.cli import main
-from customcnn.runs import RunDir
+from customcnn.inference.classifier import Classifier
+from customcnn.runs.run_dir import RunDir
 
 pytest.importorskip("gradio")
 
 from customcnn.serve import SILENT, quiet_environment
-from customcnn.serve.address import listen, url
 from customcnn.serve.limits import Limits, is_loopback
+from customcnn.serve.listener import listen, url
 
 LISTENING = """
 import os, sys
@@ -133,7 +133,7 @@ def test_the_page_opens_no_file_and_no_address_that_a_client_names(run, tmp_path
 def test_the_page_keeps_nothing_of_a_visit(run):
     with quiet_environment():
         from customcnn.serve.app import build_app
-        from customcnn.serve.guard import Guard
+        from customcnn.serve.middleware import Guard
         from customcnn.serve.page import add_page
         from customcnn.serve.service import Service
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from served import Client, Files, Reply, bomb, cell, in_process, multipart, png, saved_run
 
-from customcnn.classifier import Classifier
+from customcnn.inference.classifier import Classifier
 
 pytest.importorskip("gradio")
 pytestmark = pytest.mark.slow

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from served import NOISE, SMALL, cell, image_files, png, saved_run
 
-from customcnn.classifier import Classifier
 from customcnn.cli import main
 from customcnn.errors import CustomCNNError
-from customcnn.runs import RunDir
+from customcnn.inference.classifier import Classifier
+from customcnn.runs.run_dir import RunDir
 
 pytest.importorskip("gradio")
 
 from customcnn.serve.batching import BATCH, Batcher
-from customcnn.serve.cards import csv_table, results
 from customcnn.serve.examples import example_uploads
 from customcnn.serve.limits import Refused
+from customcnn.serve.multipart import Upload
+from customcnn.serve.result_cards import csv_table, results
 from customcnn.serve.service import Answer, Service
-from customcnn.serve.store import SECONDS, Store
-from customcnn.serve.uploads import Upload
+from customcnn.serve.upload_store import SECONDS, Store
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from customcnn.cli import main
+from customcnn.data.manifest import PARTS, read_manifest, read_rows, scan, with_group_file, with_group_pattern
+from customcnn.data.split import Shares, check_files, shares, split_by_group, split_by_image, split_folder
 from customcnn.errors import CustomCNNError
-from customcnn.files import sha256
-from customcnn.images import BadImage, read_image
-from customcnn.manifest import PARTS, read_manifest, read_rows, scan, with_group_file, with_group_pattern
-from customcnn.split import Shares, check_files, shares, split_by_group, split_by_image, split_folder
+from customcnn.images.decode import BadImage, read_image
+from customcnn.io.atomic import sha256
 
 EIGHTY = Shares(0.8, 0.2)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from customcnn.crop import crop_folder
+from customcnn.data.crop import crop_folder
+from customcnn.data.manifest import scan
 from customcnn.errors import CustomCNNError
-from customcnn.manifest import scan
-from customcnn.stain import WHITE, cut_out, inside, nucleus, white_balance
+from customcnn.images.nucleus import WHITE, cut_out, inside, nucleus, white_balance
 
 VIOLET = (110, 60, 190)
 

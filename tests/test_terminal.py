@@ -21,7 +21,7 @@ import pytest
 
 from customcnn import progress
 from customcnn.cli import cli, demo, main
-from customcnn.cli.show import say
+from customcnn.cli.output import say
 
 WITHOUT_JSON = {
     "completion": "prints a script for a shell",
@@ -134,7 +134,7 @@ def outcome(tmp_path_factory) -> Callable[[str], tuple[int, str, str]]:
     (place / "paper" / "small.toml").write_text('model = "small"\ninput_size = 22\nbatch_size = 8\nepochs = 1\n')
     done: dict[str, tuple[int, str, str]] = {}
     patch = pytest.MonkeyPatch()
-    patch.setattr("customcnn.download._fetch", lambda slug, folder: str(folder))
+    patch.setattr("customcnn.data.download._fetch", lambda slug, folder: str(folder))
     patch.setattr(demo, "Plan", SMALL_DEMO)
 
     def get(name: str) -> tuple[int, str, str]:

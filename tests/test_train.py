@@ -21,13 +21,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from customcnn import devices
+from customcnn.backend import devices
+from customcnn.data.leakage import DRAWN
+from customcnn.data.manifest import Manifest, scan, with_group_pattern
 from customcnn.errors import CustomCNNError
-from customcnn.feed import batches, for_fit, targets
-from customcnn.leakage import DRAWN
-from customcnn.manifest import Manifest, scan, with_group_pattern
-from customcnn.runs import RunDir, best_epoch, load_model, read_info, save_model
-from customcnn.train import TrainResult, train
+from customcnn.recipe.monitor import best_epoch
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import load_model, read_info, save_model
+from customcnn.training.batches import batches, for_fit, targets
+from customcnn.training.train import TrainResult, train
 
 FILES = {"best.keras", "curves.png", "environment.json", "history.csv", "last.keras", "manifest.csv", "recipe.toml"}
 COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
@@ -232,7 +234,7 @@ def test_killed_between_its_files(data, unbroken, tmp_path):
 def test_every_dropout_and_every_epoch_has_a_seed_of_its_own():
     import keras
 
-    from customcnn.callbacks import EpochSeeds
+    from customcnn.training.callbacks import EpochSeeds
 
     image = keras.Input((4,))
     inner = keras.Model(image, keras.layers.Dropout(0.5)(image))
@@ -654,7 +656,7 @@ def test_tensorflow_reads_the_same_batches_and_tunes_nothing(numbered):
 
 def test_every_epoch_has_the_order_of_its_own_number(data, tmp_path, monkeypatch):
     """Keras ends an epoch that never was before the first one; that must not be counted."""
-    from customcnn import task as module
+    from customcnn.training import classification as module
 
     read = []
 

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from customcnn.augmentation import make_transform
+from customcnn.augmentation.draws import Amounts, draw
+from customcnn.augmentation.numpy_engine import change
+from customcnn.augmentation.settings import ENGINES, FLIPS, Augmentation
 from customcnn.errors import CustomCNNError
-from customcnn.transforms import ENGINES, FLIPS, Augmentation, make_transform
-from customcnn.transforms.amounts import Amounts, draw
-from customcnn.transforms.arrays import change
 
 CHANGES: dict[str, Any] = {
     "flip": "both",

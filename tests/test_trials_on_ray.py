@@ -20,25 +20,25 @@ from hypothesis import strategies as st
 from jobs import apart
 
 from customcnn.cli import cli
-from customcnn.cli.spread import LiveTable, seat_table
-from customcnn.cluster import crew as crew_module
-from customcnn.cluster.board import Board, NotShared, Post
-from customcnn.cluster.connection import LostTask
-from customcnn.cluster.crew import Seat, Spread
+from customcnn.cli.cluster_options import LiveTable, seat_table
+from customcnn.cluster import remote_trainings as crew_module
+from customcnn.cluster.ray_cluster import LostTask
+from customcnn.cluster.remote_trainings import Seat, Spread
+from customcnn.cluster.status_files import Board, NotShared, Post
+from customcnn.data.leakage import Leakage
+from customcnn.data.manifest import Manifest, scan
+from customcnn.data.pack import pack
 from customcnn.errors import CustomCNNError
-from customcnn.files import Staging
-from customcnn.leakage import Leakage
-from customcnn.manifest import Manifest, scan
+from customcnn.io.atomic import Staging
 from customcnn.model_selection import tune as module
 from customcnn.model_selection.halving import Halving, goes_on, is_rung
-from customcnn.model_selection.series import pack_once
 from customcnn.model_selection.space import Space, read_space
 from customcnn.model_selection.trials import Search, open_study
 from customcnn.model_selection.tune import tune
-from customcnn.pack import pack
 from customcnn.progress import silent
-from customcnn.runs import RunDir
-from customcnn.train import TrainResult
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.series import pack_once
+from customcnn.training.train import TrainResult
 
 pytest.importorskip("optuna")
 if find_spec("ray") is None:  # not imported here: Ray reads its variables when it is, once for all tests of a process
@@ -142,7 +142,7 @@ def stub(monkeypatch) -> Stub:
     monkeypatch.setattr(module, "forget_networks", lambda: None)
     monkeypatch.setattr(module, "pack_once", lambda *args: None)
     monkeypatch.setattr(module.devices, "configure", lambda device: "cpu")
-    monkeypatch.setattr("customcnn.model_selection.plots.plot_trials", lambda *args, **options: None)
+    monkeypatch.setattr("customcnn.plots.search.plot_trials", lambda *args, **options: None)
     monkeypatch.setattr(crew_module, "_nodes", lambda: [{"CPU": 1}, {"CPU": 1}])
     monkeypatch.setattr(crew_module, "_own_address", lambda: "10.0.0.7")
     return stub
@@ -356,7 +356,7 @@ def test_a_pack_that_another_process_makes_is_waited_for(data, monkeypatch):
                     shutil.copy(file, work)
                 work.rename(home)  # as the other process does at its end
 
-        monkeypatch.setattr("customcnn.model_selection.series.time.sleep", sleep)
+        monkeypatch.setattr("customcnn.runs.series.time.sleep", sleep)
         pack_once(data, (9, 9), 1, silent)
         work.mkdir()  # for the end of the block
         shutil.rmtree(home)

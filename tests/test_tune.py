@@ -15,17 +15,17 @@ from click.testing import CliRunner
 from colors import SIZE, paint
 
 from customcnn.cli import cli
+from customcnn.data.leakage import Leakage
+from customcnn.data.manifest import Manifest, scan
 from customcnn.errors import CustomCNNError
-from customcnn.leakage import Leakage
-from customcnn.manifest import Manifest, scan
 from customcnn.model_selection import tune as module
-from customcnn.model_selection.plots import plot_trials, trials_figure
 from customcnn.model_selection.space import Axis, Space, read_space
 from customcnn.model_selection.trials import METHODS
 from customcnn.model_selection.tune import TuneResult, tune
-from customcnn.recipe import Recipe, flat, load_recipe, read_recipe
-from customcnn.runs import RunDir
-from customcnn.train import TrainResult
+from customcnn.plots.search import plot_trials, trials_figure
+from customcnn.recipe.recipe import Recipe, flat, load_recipe, read_recipe
+from customcnn.runs.run_dir import RunDir
+from customcnn.training.train import TrainResult
 
 pytest.importorskip("optuna")
 
@@ -206,7 +206,7 @@ def stub(monkeypatch) -> Stub:
     monkeypatch.setattr(module, "train", stub.train)
     monkeypatch.setattr(module, "forget_networks", lambda: None)
     monkeypatch.setattr(module.devices, "configure", lambda device: "cpu")
-    monkeypatch.setattr("customcnn.model_selection.plots.plot_trials", lambda *args, **options: None)
+    monkeypatch.setattr("customcnn.plots.search.plot_trials", lambda *args, **options: None)
     return stub
 
 
@@ -559,7 +559,7 @@ def test_a_picture_finds_room_for_its_panels(tmp_path, scores, count):
 
 @pytest.mark.slow
 def test_trials_are_plain_trainings_and_one_that_diverges_is_a_row(data, tmp_path):
-    from customcnn.train import train
+    from customcnn.training.train import train
 
     path = write(tmp_path, "[search]\nlearning_rate = [0.001, 1e8]\n")
     result = tune(data, tmp_path / "search", read_space(path, {}))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 
-from customcnn.views import averaged, averaged_probabilities, views
+from customcnn.inference.tta import averaged, averaged_probabilities, views
 
 
 def pictures(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from customcnn.errors import CustomCNNError
-from customcnn.page import Html, Section, bars, data_uri, facts, figure, page, preformatted, table
-from customcnn.plots import BROKEN_COLOR, tile_picture
+from customcnn.html.page import Html, Section, bars, data_uri, facts, figure, page, preformatted, table
+from customcnn.plots.tiles import BROKEN_COLOR, tile_picture
 from customcnn.visualize import activation_layers, activation_maps, write_activations
 
 LOW = (68, 1, 84)  # the lower end of viridis

@@ -13,14 +13,15 @@ from click.testing import CliRunner
 from networks import SIBLINGS
 from PIL import Image
 
+from customcnn.backend.devices import backend
 from customcnn.cli.visualize import KINDS as NAMED
 from customcnn.cli.visualize import visualize
-from customcnn.devices import backend
+from customcnn.data.manifest import Manifest, Record, scan
 from customcnn.errors import CustomCNNError
-from customcnn.manifest import Manifest, Record, scan
 from customcnn.models import build_model, get_spec, list_models
-from customcnn.recipe import Recipe
-from customcnn.runs import ModelInfo, RunDir, save_model
+from customcnn.recipe.recipe import Recipe
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import ModelInfo, save_model
 from customcnn.visualize import KINDS, QUICK, Wanted, unique_names, visualize_run
 from customcnn.visualize.run import ON_DATA
 
@@ -166,7 +167,7 @@ def test_images_excite_filters_without_data(run, data, tmp_path):
 
 @pytest.mark.slow
 def test_an_ensemble(run, data, tmp_path):
-    from customcnn.ensemble import ensemble
+    from customcnn.training.ensemble import ensemble
 
     other = make_run(tmp_path / "other", build_model("residual", input_size=32), size=32)
     both = RunDir(tmp_path / "both")
@@ -278,11 +279,11 @@ EVERY = [spec.name for spec in list_models() if spec.name not in SIBLINGS or bac
 )
 def test_every_network_of_the_table(name, data):
     """What lies under the pictures, on one small image: maps at any layer, features, filters, receptive fields."""
-    from customcnn.gradcam import GradCam, cam_layers
-    from customcnn.graph import depths
+    from customcnn.explain.gradcam import GradCam, cam_layers
+    from customcnn.explain.graph import depths
     from customcnn.visualize.embedding import features
-    from customcnn.visualize.exciting import exciting
     from customcnn.visualize.filters import filter_picture, kernels
+    from customcnn.visualize.top_activations import exciting
 
     size = max(get_spec(name).minimum_size, 32)
     model = build_model(name, classes=3, input_size=size)

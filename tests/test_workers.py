@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from customcnn.errors import CustomCNNError
-from customcnn.places import Address
-from customcnn.workers import as_seen, is_pool, on_files, parallel, worker_count
+from customcnn.io.parallel import as_seen, is_pool, on_files, parallel, worker_count
+from customcnn.io.remote_path import Address
 
 HERE = Path(__file__).parent
 
@@ -35,7 +35,7 @@ def die_at(bad: int, x: int) -> int:
 
 
 def broken_image(path: str) -> None:
-    from customcnn.images import BadImage
+    from customcnn.images.decode import BadImage
 
     raise BadImage(path, "an empty file")
 
@@ -169,7 +169,7 @@ def test_local_files_are_not_put_into_blocks(tmp_path):
 PARENT = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from customcnn.workers import parallel
+from customcnn.io.parallel import parallel
 from test_workers import own_id
 if __name__ == "__main__":
     seen = set()

@@ -5,14 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from customcnn.audit.classes import (
-    differing_shares,
-    disagreeing,
-    groups_of,
-    images_by_part,
-    shared_groups,
-)
-from customcnn.audit.deep import Copies, judge
+from customcnn.audit.classes import differing_shares, disagreeing, groups_of, images_by_part, shared_groups
+from customcnn.audit.copies import Copies, judge
 from customcnn.audit.duplicates import (
     CORRELATION,
     DISTANCE,
@@ -23,14 +17,14 @@ from customcnn.audit.duplicates import (
     near_inside,
     near_links,
 )
-from customcnn.audit.found import Audit, Conflict, Deep, Groups, Pair, Quality, Share, Unlike
+from customcnn.audit.findings import Audit, Conflict, Deep, Groups, Pair, Quality, Share, Unlike
 from customcnn.audit.page import page_of
 from customcnn.audit.quality import unlike_the_rest
 from customcnn.audit.source import open_data
 from customcnn.audit.text import report
-from customcnn.manifest import Manifest, Record
+from customcnn.data.manifest import Manifest, Record
+from customcnn.io.parallel import Workers
 from customcnn.progress import Progress, silent
-from customcnn.workers import Workers
 
 __all__ = [
     "CORRELATION",
@@ -74,7 +68,7 @@ def audit(
         manifest: from `open_data` or `scan`, with groups if they are known.
         within: look for near-duplicates inside each part, too. Of data that is not split they are always looked for.
         copies: from `copies.find_copies`, to compare with parts, labels and groups.
-        workers: processes; None for one a core; or a `customcnn.workers.Pool`, which decodes the images.
+        workers: processes; None for one a core; or a `customcnn.io.parallel.Pool`, which decodes the images.
         progress: see `customcnn.progress`.
 
     Raises:

@@ -5,9 +5,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
-from customcnn.audit.found import Conflict, Groups, Pair, Share
-from customcnn.links import linked
-from customcnn.manifest import Manifest, Record
+from customcnn.audit.findings import Conflict, Groups, Pair, Share
+from customcnn.audit.union_find import linked
+from customcnn.data.manifest import Manifest, Record
 
 POINTS = 0.05
 """Shares of a class in a part and in the others may differ by so much without a warning."""

@@ -10,15 +10,15 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from customcnn import files
-from customcnn.audit.found import Pair
+from customcnn.audit.findings import Pair
 from customcnn.audit.quality import MEASURES, measure
-from customcnn.images import open_image, read_file, to_rgb
-from customcnn.links import Trees
-from customcnn.manifest import Manifest, Record
-from customcnn.places import Folder, overlapped
+from customcnn.audit.union_find import Trees
+from customcnn.data.manifest import Manifest, Record
+from customcnn.images.decode import open_image, read_file, to_rgb
+from customcnn.io import atomic
+from customcnn.io.parallel import Workers, as_seen, parallel
+from customcnn.io.remote_path import Folder, overlapped
 from customcnn.progress import Progress
-from customcnn.workers import Workers, as_seen, parallel
 
 DISTANCE = 6
 """Hashes of 64 bits that differ in more bits than this are not compared further."""
@@ -122,7 +122,7 @@ def _look(root: Folder, record: Record) -> _Look:
     grey = image.convert("L")
     thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS))
     flat = bool((thumbnail == thumbnail[0, 0]).all())
-    return _Look(perceptual_hashes(thumbnail), thumbnail, files.sha256(data), flat, measure(image, grey))
+    return _Look(perceptual_hashes(thumbnail), thumbnail, atomic.sha256(data), flat, measure(image, grey))
 
 
 def perceptual_hashes(thumbnail: np.ndarray) -> np.ndarray:

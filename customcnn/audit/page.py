@@ -6,14 +6,14 @@ from itertools import islice
 
 from PIL import Image
 
-from customcnn.audit.found import Audit, Unlike
+from customcnn.audit.findings import Audit, Unlike
 from customcnn.audit.quality import KINDS
 from customcnn.audit.text import NOT_DEEP, disagreement, how, of, sentence, verdict
+from customcnn.audit.union_find import linked
+from customcnn.data.manifest import Manifest, Record
 from customcnn.errors import show
-from customcnn.images import read_image, to_rgb
-from customcnn.links import linked
-from customcnn.manifest import Manifest, Record
-from customcnn.page import Html, Section, beside, data_uri, escape, facts, figure, page, table
+from customcnn.html.page import Html, Section, beside, data_uri, escape, facts, figure, page, table
+from customcnn.images.decode import read_image, to_rgb
 
 MOST = 12
 """So many findings of each kind are shown, unless told otherwise."""

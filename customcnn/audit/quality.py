@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from customcnn.audit.found import Quality, Unlike
-from customcnn.manifest import Record
+from customcnn.audit.findings import Quality, Unlike
+from customcnn.data.manifest import Record
 
 MEASURES = (
     "area", "shape", "brightness", "contrast", "red_green", "yellow_blue", "saturation", "sharpness", "frame", "edge",

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeGuard
 
+from customcnn.data.manifest import Manifest, Record, read_manifest, scan
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.manifest import Manifest, Record, read_manifest, scan
-from customcnn.places import Address, Folder, parse_folder
-from customcnn.runs import RunDir
+from customcnn.io.remote_path import Address, Folder, parse_folder
+from customcnn.runs.run_dir import RunDir
 
 
 def open_data(path: Folder | str, *, skip_bad: bool = False) -> Manifest:

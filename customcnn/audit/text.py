@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-from customcnn.audit.found import Audit, Conflict, Deep, Pair, Quality, Share, Unlike
+from customcnn.audit.findings import Audit, Conflict, Deep, Pair, Quality, Share, Unlike
 from customcnn.audit.quality import ENOUGH
 from customcnn.errors import show
 

@@ -28,7 +28,7 @@ from customcnn.cli import (
     study,
     visualize,
 )
-from customcnn.cli.show import colour
+from customcnn.cli.output import colour
 from customcnn.errors import CustomCNNError
 from customcnn.progress import quietly
 

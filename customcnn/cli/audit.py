@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from customcnn.cli.cluster_options import FOLDER_OR_ADDRESS, on_option, spread
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, skip_bad_option, with_groups, workers_option
-from customcnn.cli.far import FOLDER_OR_ADDRESS, on_option, spread
-from customcnn.cli.show import json_option, print_json, say, say_skipped
+from customcnn.cli.output import json_option, print_json, say, say_skipped
 from customcnn.errors import CustomCNNError, show
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
-    from customcnn.places import Folder
+    from customcnn.io.remote_path import Folder
 
 
 @click.command()
@@ -67,8 +67,8 @@ def audit(
     """
     from customcnn.audit import audit as run_audit
     from customcnn.audit import open_data, page_of, report
-    from customcnn.copies import find_copies, write_groups
-    from customcnn.files import write_text
+    from customcnn.audit.copies import find_copies, write_groups
+    from customcnn.io.atomic import write_text
 
     if groups_out and not deep:
         raise click.UsageError("--groups-out needs --deep, which finds what it writes.")

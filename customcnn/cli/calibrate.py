@@ -7,11 +7,11 @@ import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
 from customcnn.cli.networks import device_option, no_pack_option
-from customcnn.cli.show import GROUPS_UNKNOWN, json_option, print_json, say, table
+from customcnn.cli.output import GROUPS_UNKNOWN, json_option, print_json, say, table
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
-    from customcnn.calibrate import Calibrated
+    from customcnn.evaluation.calibrate import Calibrated
 
 
 @click.command()
@@ -60,9 +60,9 @@ def calibrate(
     Example: customcnn calibrate runs/proposed augmented
              customcnn predict runs/proposed cell.bmp
     """
-    from customcnn.calibrate import calibrate as run_calibration
-    from customcnn.runs import RunDir
-    from customcnn.runtime import NAMES, export_path
+    from customcnn.evaluation.calibrate import calibrate as run_calibration
+    from customcnn.inference.runtimes import NAMES, export_path
+    from customcnn.runs.run_dir import RunDir
 
     place = RunDir(run)
     result = run_calibration(
@@ -126,7 +126,7 @@ def _cells(interval: dict[str, Any]) -> list[str]:
 
 
 def _words(temperature: float) -> str:
-    from customcnn.calibration import HIGHEST, LOWEST
+    from customcnn.metrics.calibration import HIGHEST, LOWEST
 
     if temperature == HIGHEST:
         return "as far as a fit goes, the network is no better than guessing here"

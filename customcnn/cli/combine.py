@@ -6,8 +6,8 @@ import click
 
 from customcnn.cli.data import FOLDER, workers_option
 from customcnn.cli.networks import device_option, model_option, print_training, settings_option
+from customcnn.cli.output import json_option, print_json, say, table
 from customcnn.cli.results import weights_option
-from customcnn.cli.show import json_option, print_json, say, table
 from customcnn.progress import terminal
 
 
@@ -41,11 +41,11 @@ def pretrain(
     Example: customcnn pretrain augmented --model proposed --out runs/start
              customcnn train augmented --model proposed --weights runs/start
     """
-    from customcnn.manifest import scan
-    from customcnn.pretrain import autoencoder_recipe
-    from customcnn.pretrain import pretrain as run_pretraining
-    from customcnn.recipe import parse_settings
-    from customcnn.runs import RunDir
+    from customcnn.data.manifest import scan
+    from customcnn.recipe.recipe import parse_settings
+    from customcnn.runs.run_dir import RunDir
+    from customcnn.training.autoencoder import autoencoder_recipe
+    from customcnn.training.autoencoder import pretrain as run_pretraining
 
     if resume and replace:
         raise click.UsageError("--resume and --replace exclude each other.")
@@ -89,9 +89,9 @@ def ensemble(runs: tuple[Path, ...], out: Path, weigh: str, weights: str, replac
     Example: customcnn ensemble runs/proposed runs/alexnet runs/small --out runs/together
              customcnn evaluate runs/together augmented
     """
-    from customcnn.ensemble import ensemble as combine
-    from customcnn.leakage import DRAWN
-    from customcnn.runs import RunDir
+    from customcnn.data.leakage import DRAWN
+    from customcnn.runs.run_dir import RunDir
+    from customcnn.training.ensemble import ensemble as combine
 
     members = combine([RunDir(run) for run in runs], RunDir(out), weigh=weigh, weights=weights, replace_run=replace)
     notes = [DRAWN] if any(member.info.drawn for member in members) else []

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from customcnn.cli.data import FOLDER
-from customcnn.cli.show import json_option, print_json, say, table
+from customcnn.cli.output import json_option, print_json, say, table
 from customcnn.errors import show
 
 
@@ -31,8 +31,8 @@ def compare(
     \b
     Example: customcnn compare runs/proposed runs/alexnet runs/small --out comparison
     """
-    from customcnn.compare import compare as run_comparison
-    from customcnn.compare import warnings, write
+    from customcnn.evaluation.compare import compare as run_comparison
+    from customcnn.evaluation.compare import warnings, write
 
     found = run_comparison(runs, part=part, resamples=resamples, level=level, seed=seed)
     if out:
@@ -46,7 +46,7 @@ def compare(
 
 def _text(found: Mapping[str, Any]) -> str:
     """Return the runs, the recipes with several seeds, the pairs and the verdicts as text."""
-    from customcnn.compare import SCORES
+    from customcnn.evaluation.compare import SCORES
 
     interval = found["interval"]
     groups = "" if found["groups"] is None else f" of {found['groups']:,} group{'s' * (found['groups'] != 1)}"
@@ -70,7 +70,7 @@ def _text(found: Mapping[str, Any]) -> str:
 
 
 def _seeds_text(entry: Mapping[str, Any]) -> str:
-    from customcnn.compare import SCORES
+    from customcnn.evaluation.compare import SCORES
 
     rows: list[list[object]] = [["one recipe", "seeds", "mean", "standard deviation", "range"]]
     for key, label in SCORES.items():
@@ -83,7 +83,7 @@ def _seeds_text(entry: Mapping[str, Any]) -> str:
 
 
 def _pairs_text(found: Mapping[str, Any]) -> str:
-    from customcnn.compare import p_text
+    from customcnn.metrics.paired_tests import p_text
 
     grouped = found["groups"] is not None
     heading: list[object] = ["difference", "accuracy", "balanced accuracy", "first only", "second only", "McNemar p"]

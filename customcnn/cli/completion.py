@@ -92,7 +92,7 @@ def models(context: click.Context, parameter: click.Parameter, incomplete: str) 
 
 def settings(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return `key=` for the recipe keys that begin so; for one key alone, with the values it is known to take."""
-    from customcnn.recipe import KEYS
+    from customcnn.recipe.recipe import KEYS
 
     key, equals, value = incomplete.partition("=")
     keys = [known for known in KEYS if known == key or (not equals and known.startswith(key))]
@@ -102,10 +102,10 @@ def settings(context: click.Context, parameter: click.Parameter, incomplete: str
 
 
 def _values(key: str) -> list[str]:
-    from customcnn.recipe import CHOICES, KEYS
-    from customcnn.sampling import CLASS_WEIGHTS
-    from customcnn.schedules import KINDS
-    from customcnn.transforms import ENGINES, FLIPS
+    from customcnn.augmentation.settings import ENGINES, FLIPS
+    from customcnn.recipe.recipe import CHOICES, KEYS
+    from customcnn.recipe.sampling import CLASS_WEIGHTS
+    from customcnn.recipe.schedules import KINDS
 
     inside = {"schedule.kind": KINDS, "sampling.class_weights": CLASS_WEIGHTS}
     inside |= {"augmentation.engine": ENGINES, "augmentation.flip": FLIPS}

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from customcnn.cli.far import FOLDER_OR_ADDRESS, on_option, spread
-from customcnn.cli.show import GROUPS_UNKNOWN, colour, json_option, print_json, say, say_skipped, show_folder
-from customcnn.download import SOURCES
+from customcnn.cli.cluster_options import FOLDER_OR_ADDRESS, on_option, spread
+from customcnn.cli.output import GROUPS_UNKNOWN, colour, json_option, print_json, say, say_skipped, show_folder
+from customcnn.data.download import SOURCES
 from customcnn.progress import is_quiet, terminal
 
 if TYPE_CHECKING:
-    from customcnn.manifest import Manifest
-    from customcnn.places import Folder
+    from customcnn.data.manifest import Manifest
+    from customcnn.io.remote_path import Folder
 
 FOLDER = click.Path(path_type=Path)
 
@@ -58,8 +58,8 @@ def samples(
     \b
     Example: customcnn samples cells --subjects 12 --cells 40
     """
-    from customcnn.manifest import scan
-    from customcnn.samples import draw_samples
+    from customcnn.data.manifest import scan
+    from customcnn.data.synthetic import draw_samples
 
     draw_samples(
         dst,
@@ -88,8 +88,8 @@ def download(name: str, dst: Path | None, as_json: bool, replace: bool) -> None:
     \b
     Example: customcnn download blood-cells archive
     """
-    from customcnn.download import NotDownloaded, manual_steps, next_command
-    from customcnn.download import download as fetch
+    from customcnn.data.download import NotDownloaded, manual_steps, next_command
+    from customcnn.data.download import download as fetch
 
     source = SOURCES[name]
     say(f"{source.title}, {source.licence}: {source.page}")
@@ -152,7 +152,7 @@ def split(
     \b
     Example: customcnn split cells parts --by group --group-pattern cnmc
     """
-    from customcnn.split import shares, split_folder
+    from customcnn.data.split import shares, split_folder
 
     parts = shares(ratio, val, test)
     manifest = read_data(src, group_pattern, groups)
@@ -218,7 +218,7 @@ def crop(
     Example: customcnn crop parts cropped --size 400
              customcnn crop blood cells --about nucleus --size 128
     """
-    from customcnn.crop import crop_folder
+    from customcnn.data.crop import crop_folder
 
     manifest = read_data(src)
     with spread(on, workers, [src], [dst]) as pool:
@@ -284,8 +284,8 @@ def augment(
     Example: customcnn augment cropped augmented --count 20000 --seed 7
              customcnn augment cropped balanced --minority --rotate 15 --shift .1
     """
-    from customcnn.augment import augment_folder
-    from customcnn.operations import Operations
+    from customcnn.data.augment import augment_folder
+    from customcnn.data.augmentor import Operations
 
     manifest = read_data(src, skip_bad=False)
     with spread(on, workers, [src], [dst]) as pool:
@@ -327,10 +327,10 @@ def pack(
     Example: customcnn pack augmented --size 224
              customcnn pack s3://bucket/augmented --size 120x160 --upload --on ray
     """
-    from customcnn.images import converted_note
-    from customcnn.pack import pack as make_pack
-    from customcnn.pack import parse_size, refuse_upload
-    from customcnn.pack import upload as upload_pack
+    from customcnn.data.pack import pack as make_pack
+    from customcnn.data.pack import parse_size, refuse_upload
+    from customcnn.data.pack import upload as upload_pack
+    from customcnn.images.decode import converted_note
 
     wanted = parse_size(size)
     if upload:
@@ -363,7 +363,7 @@ def read_data(
         skip_bad: whether to name and leave out what does not belong, or to refuse it; None leaves that to a command
             that decodes the images too, so that it names everything at once.
     """
-    from customcnn.manifest import scan
+    from customcnn.data.manifest import scan
 
     _require_one(group_pattern, groups)
     manifest = scan(src, skip_bad=skip_bad is not False)
@@ -374,7 +374,7 @@ def read_data(
 
 def with_groups(manifest: "Manifest", group_pattern: str | None, groups: Path | None) -> "Manifest":
     """Give the images the groups that --group-pattern or --groups names; without either, they keep what they have."""
-    from customcnn.manifest import with_group_file, with_group_pattern
+    from customcnn.data.manifest import with_group_file, with_group_pattern
 
     _require_one(group_pattern, groups)
     if group_pattern:

@@ -14,7 +14,7 @@ import click
 
 from customcnn.cli import completion
 from customcnn.cli.data import FOLDER
-from customcnn.cli.show import json_option, print_json, table
+from customcnn.cli.output import json_option, print_json, table
 from customcnn.errors import CustomCNNError
 from customcnn.progress import is_quiet
 
@@ -73,7 +73,7 @@ def demo(
     \b
     Example: customcnn demo
     """
-    from customcnn.files import refuse_non_empty
+    from customcnn.io.atomic import refuse_non_empty
     from customcnn.models import get_spec
 
     spec = get_spec(model)
@@ -109,7 +109,7 @@ def _apart(as_json: bool) -> AbstractContextManager[object]:
 
 
 def _as_dict(out: Path, details: dict[str, Any]) -> dict[str, Any]:
-    from customcnn.leakage import DRAWN
+    from customcnn.data.leakage import DRAWN
 
     runs = [
         {
@@ -195,11 +195,11 @@ def _clear(out: Path) -> None:
 
 
 def _write_page(out: Path, rows: list[list[str]], details: dict[str, Any], lines: list[list[str]]) -> None:
-    from customcnn.files import write_text
-    from customcnn.leakage import DRAWN
-    from customcnn.metrics import format_report
-    from customcnn.page import Html, Section, beside, figure, page, preformatted
-    from customcnn.page import table as html_table
+    from customcnn.data.leakage import DRAWN
+    from customcnn.html.page import Html, Section, beside, figure, page, preformatted
+    from customcnn.html.page import table as html_table
+    from customcnn.io.atomic import write_text
+    from customcnn.metrics.scores import format_report
 
     sections = [Section("The same network, split two ways", [html_table(rows[0], rows[1:]), LESSON.replace("\n", " ")])]
     for name, (own, new) in details.items():

@@ -3,7 +3,7 @@
 import click
 
 from customcnn.cli import completion
-from customcnn.cli.show import json_option, print_json
+from customcnn.cli.output import json_option, print_json
 
 
 @click.command()

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from customcnn.cli.data import FOLDER, read_data
+from customcnn.cli.output import json_option, print_json, say
 from customcnn.cli.results import weights_option
-from customcnn.cli.show import json_option, print_json, say
 from customcnn.export import FORMATS, TOLERANCE
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def export(
              customcnn predict runs/proposed cell.bmp --runtime onnx
     """
     from customcnn.export import export as run_export
-    from customcnn.runs import RunDir
+    from customcnn.runs.run_dir import RunDir
 
     images = None if data is None else read_data(data)
     written = run_export(

@@ -2,7 +2,7 @@
 
 import click
 
-from customcnn.cli.show import say
+from customcnn.cli.output import say
 
 ALLOWED = ("train",)
 

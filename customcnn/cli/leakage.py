@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
+from customcnn.cli.cluster_options import spread_options, spreading
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
+from customcnn.cli.output import json_option, print_json, say, say_place, table
 from customcnn.cli.search import given, recipe_options, refuse_both
-from customcnn.cli.show import json_option, print_json, say, say_place, table
-from customcnn.cli.spread import spread_options, spreading
 from customcnn.progress import terminal
 
 SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
@@ -70,8 +70,8 @@ def leakage(
     \b
     Example: customcnn leakage cells --model small --group-pattern cnmc --out price
     """
-    from customcnn.price.experiment import price_leak, series
-    from customcnn.recipe import load_recipe, parse_recipe
+    from customcnn.leakage_cost.experiment import price_leak, series
+    from customcnn.recipe.recipe import load_recipe, parse_recipe
 
     refuse_both(resume, replace)
     out = out or Path("runs") / "leakage"

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from customcnn.cli import completion
+from customcnn.cli.cluster_options import FOLDER_OR_ADDRESS
 from customcnn.cli.data import FOLDER, workers_option
-from customcnn.cli.far import FOLDER_OR_ADDRESS
-from customcnn.cli.show import json_option, print_json, say, table
+from customcnn.cli.output import json_option, print_json, say, table
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
-    from customcnn.places import Folder
-    from customcnn.recipe import Recipe
-    from customcnn.train import TrainResult
+    from customcnn.io.remote_path import Folder
+    from customcnn.recipe.recipe import Recipe
+    from customcnn.training.train import TrainResult
 
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "gpu"]), help="Where to compute.  [default: auto]"
@@ -82,7 +82,7 @@ def summary(
     Example: customcnn summary proposed
              customcnn summary vgg19 --head transfer --freeze all
     """
-    from customcnn import devices
+    from customcnn.backend import devices
     from customcnn.models import build_model, get_spec
     from customcnn.models.summary import render_summary, summarize
 
@@ -152,12 +152,12 @@ def train(
              customcnn train augmented --model mobilenetv2 --weights imagenet --freeze all
              customcnn train augmented --hosts 10.0.0.5:7654 --rank 0 --world 2
     """
-    from customcnn.manifest import scan
-    from customcnn.ranks import find_rank
-    from customcnn.recipe import load_recipe, parse_settings
-    from customcnn.replicas import parse_devices
-    from customcnn.runs import RunDir
-    from customcnn.train import train as run_training
+    from customcnn.backend.data_parallel import parse_devices
+    from customcnn.backend.rank import find_rank
+    from customcnn.data.manifest import scan
+    from customcnn.recipe.recipe import load_recipe, parse_settings
+    from customcnn.runs.run_dir import RunDir
+    from customcnn.training.train import train as run_training
 
     if resume and replace:
         raise click.UsageError("--resume and --replace exclude each other.")

@@ -6,7 +6,7 @@ import click
 
 from customcnn.cli.data import FOLDER
 from customcnn.cli.networks import device_option
-from customcnn.cli.show import json_option, print_json, say
+from customcnn.cli.output import json_option, print_json, say
 
 
 @click.command()
@@ -25,7 +25,7 @@ def report(run: Path, data: Path | None, out: Path | None, mistakes: int, as_jso
     Example: customcnn report runs/proposed
     """
     from customcnn.report import write_report
-    from customcnn.runs import RunDir
+    from customcnn.runs.run_dir import RunDir
 
     found = write_report(RunDir(run), data=data, out=out, mistakes=mistakes, device=device or "auto", say=say)
     if as_json:

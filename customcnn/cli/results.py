@@ -6,9 +6,9 @@ import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
 from customcnn.cli.networks import device_option, no_pack_option
-from customcnn.cli.show import GROUPS_UNKNOWN, json_option, print_json, say
+from customcnn.cli.output import GROUPS_UNKNOWN, json_option, print_json, say
+from customcnn.inference.runtimes import NAMES
 from customcnn.progress import terminal
-from customcnn.runtime import NAMES
 
 weights_option = click.option(
     "--weights",
@@ -83,12 +83,12 @@ def evaluate(
     Example: customcnn evaluate runs/proposed augmented
              customcnn evaluate runs/proposed parts --part test --tta --clinical
     """
-    from customcnn.calibration import format_calibration
-    from customcnn.clinical.text import format_clinical
-    from customcnn.evaluate import evaluate as run_evaluation
-    from customcnn.loggers import log_scores
-    from customcnn.metrics import format_report
-    from customcnn.runs import RunDir
+    from customcnn.evaluation.evaluate import evaluate as run_evaluation
+    from customcnn.metrics.calibration import format_calibration
+    from customcnn.metrics.clinical_text import format_clinical
+    from customcnn.metrics.scores import format_report
+    from customcnn.runs.run_dir import RunDir
+    from customcnn.training.loggers import log_scores
 
     result = run_evaluation(
         RunDir(run),
@@ -161,9 +161,10 @@ def predict(
     \b
     Example: customcnn predict runs/proposed cell.bmp
     """
-    from customcnn.leakage import DRAWN
-    from customcnn.predict import predict as run_prediction
-    from customcnn.runs import RunDir, read_info
+    from customcnn.data.leakage import DRAWN
+    from customcnn.inference.classifier import predict as run_prediction
+    from customcnn.runs.run_dir import RunDir
+    from customcnn.runs.saved_model import read_info
 
     found = run_prediction(
         RunDir(run),

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from customcnn.cli.cluster_options import spread_options, spreading
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
 from customcnn.cli.networks import device_option, model_option, settings_option
-from customcnn.cli.show import GROUPS_UNKNOWN, json_option, print_json, say, say_place, table
-from customcnn.cli.spread import spread_options, spreading
+from customcnn.cli.output import GROUPS_UNKNOWN, json_option, print_json, say, say_place, table
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
@@ -102,10 +102,10 @@ def crossval(
     \b
     Example: customcnn crossval parts --model small --folds 5 --by group --out runs/five-folds
     """
-    from customcnn.metrics import format_report
+    from customcnn.metrics.scores import format_report
     from customcnn.model_selection.crossval import crossval as run_crossval
     from customcnn.model_selection.crossval import series
-    from customcnn.recipe import load_recipe, parse_recipe
+    from customcnn.recipe.recipe import load_recipe, parse_recipe
 
     refuse_both(resume, replace)
     out = out or Path("runs") / "crossval"
@@ -223,7 +223,7 @@ def tune(
     Example: customcnn tune parts --recipe experiments/small-cnn/grid.toml --out runs/grid
              customcnn tune parts --recipe search.toml --method bayes --trials 30
     """
-    from customcnn.manifest import scan
+    from customcnn.data.manifest import scan
     from customcnn.model_selection.tune import series
     from customcnn.model_selection.tune import tune as run_search
 
@@ -314,7 +314,7 @@ def refuse_both(resume: bool, replace: bool) -> None:
 
 def given(settings: tuple[str, ...], options: Mapping[str, object]) -> dict[str, object]:
     """Return the recipe keys of --set and of the options that were given; an option counts more."""
-    from customcnn.recipe import parse_settings
+    from customcnn.recipe.recipe import parse_settings
 
     return parse_settings(settings) | {key: value for key, value in options.items() if value is not None}
 

@@ -6,8 +6,8 @@ import click
 
 from customcnn.cli.data import FOLDER
 from customcnn.cli.networks import device_option
+from customcnn.cli.output import say
 from customcnn.cli.results import runtime_option, weights_option
-from customcnn.cli.show import say
 
 
 @click.command()
@@ -62,7 +62,7 @@ def serve(
     \b
     Example: customcnn serve runs/proposed
     """
-    from customcnn.runs import RunDir
+    from customcnn.runs.run_dir import RunDir
     from customcnn.serve import serve as run_server
     from customcnn.serve.limits import MB, Limits
 

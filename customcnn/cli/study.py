@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from customcnn.cli import completion
+from customcnn.cli.cluster_options import spread_options, spreading
 from customcnn.cli.data import FOLDER, workers_option
-from customcnn.cli.show import json_option, print_json, say, table
-from customcnn.cli.spread import spread_options, spreading
+from customcnn.cli.output import json_option, print_json, say, table
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def reproduce(
     """
     from customcnn.studies.reproduce import reproduce as run_study
     from customcnn.studies.results import Changes
-    from customcnn.studies.study import find_study, read_study
+    from customcnn.studies.study_file import find_study, read_study
     from customcnn.studies.tables import HTML, text, write_tables
 
     path, rows = find_study(study)

@@ -7,12 +7,12 @@ import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
 from customcnn.cli.networks import device_option
+from customcnn.cli.output import json_option, print_json
 from customcnn.cli.results import weights_option
-from customcnn.cli.show import json_option, print_json
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
-    from customcnn.manifest import Manifest
+    from customcnn.data.manifest import Manifest
 
 KINDS = ("activations", "filters", "gradcam", "gradcam++", "occlusion", "sanity", "exciting", "features", "diagram")
 """Those of `customcnn.visualize`, which is not imported before the command runs; a test holds them equal."""
@@ -79,7 +79,7 @@ def visualize(
     """
     if not images and data is None:
         raise click.UsageError("Name an image, or give --data.")
-    from customcnn.runs import RunDir
+    from customcnn.runs.run_dir import RunDir
     from customcnn.visualize import Wanted, visualize_run
     from customcnn.visualize.run import ON_DATA
 

@@ -3,7 +3,7 @@
 Needs the extra `cluster`. Nothing here is imported by a command that is not told `--on` or `launch`.
 """
 
-from customcnn.cluster.connection import Cluster, connect, parse_place
-from customcnn.cluster.shared import require_shared
+from customcnn.cluster.ray_cluster import Cluster, connect, parse_place
+from customcnn.cluster.shared_folders import require_shared
 
 __all__ = ["Cluster", "connect", "parse_place", "require_shared"]

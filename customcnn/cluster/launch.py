@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customcnn.errors import CustomCNNError
-from customcnn.ranks import LOST
+from customcnn.errors import LOST, CustomCNNError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -235,7 +234,7 @@ class Seat:
         """Start the process, in the folder `home` where this node has it."""
         environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # Ray's own: 1
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "customcnn.cluster.rank", *words],
+            [sys.executable, "-m", "customcnn.cluster.rank_main", *words],
             env={**environment, "KERAS_BACKEND": "jax"},
             cwd=home if Path(home).is_dir() else None,
             stdin=subprocess.PIPE,

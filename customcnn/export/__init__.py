@@ -1,6 +1,7 @@
-"""A trained network in the formats of other programs, each checked against Keras. `customcnn.runtime` reads some back.
+"""A trained network in the formats of other programs, each checked against Keras.
 
-A format has a row in FORMATS, and a module of this package with a function `write`.
+`customcnn.inference.runtimes` reads some back. A format has a row in FORMATS, and a module of this package with a
+function `write`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from customcnn.errors import CustomCNNError, show
-from customcnn.runtime import NAMES, digest, get_runtime
+from customcnn.inference.runtimes import NAMES, digest, get_runtime
 
 # The command line reads the table below: whatever is not needed for that is imported by the functions.
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from customcnn.manifest import Manifest
-    from customcnn.runs import ModelInfo, RunDir
+    from customcnn.data.manifest import Manifest
+    from customcnn.runs.run_dir import RunDir
+    from customcnn.runs.saved_model import ModelInfo
 
 TOLERANCE = {"float32": 0.001, "float16": 0.05, "int8": 0.2}
 """By precision, how far a probability of an export may lie from what Keras says in float32."""
@@ -39,7 +41,8 @@ class Format:
         endings: of its files, behind the name of the .keras file; the first is the one to open.
         precisions: in which it is written, see `TOLERANCE`.
         packages: what is imported beside Keras and TensorFlow.
-        module: has `write(job, target)`, and `opened(path)` where customcnn.runtime has no module for the format.
+        module: has `write(job, target)`, and `opened(path)` where customcnn.inference.runtimes has no module for the
+        format.
     """
 
     name: str
@@ -198,10 +201,10 @@ def export(
         CustomCNNError: no trained network, another format or precision, something is not installed, Keras is not on
             TensorFlow, no images for int8, an operation that the format lacks, or a difference above the tolerance.
     """
-    from customcnn.export.check import Compared, compare, expected, pictures
-    from customcnn.export.place import publish, size_of, staged
-    from customcnn.export.serving import plain_operations
-    from customcnn.runs import read_classifier
+    from customcnn.export.staging import publish, size_of, staged
+    from customcnn.export.tf_function import plain_operations
+    from customcnn.export.verify import Compared, compare, expected, pictures
+    from customcnn.runs.saved_model import read_classifier
 
     row = get_format(format, precision)
     path = run.weights(weights)
@@ -237,9 +240,9 @@ def export(
 def _job(path: Path, info: ModelInfo, precision: str, images: np.ndarray) -> Job:
     from dataclasses import replace
 
-    from customcnn import devices
-    from customcnn.export.serving import in_float32
-    from customcnn.runs import load_model
+    from customcnn.backend import devices
+    from customcnn.export.tf_function import in_float32
+    from customcnn.runs.saved_model import load_model
 
     devices.configure("cpu")
     if devices.backend() != "tensorflow":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from customcnn.runs import save_model
+from customcnn.runs.saved_model import save_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from customcnn.export import Job
-    from customcnn.views import Network
+    from customcnn.inference.runtimes import Network
 
 
 def write(job: Job, target: Path) -> None:

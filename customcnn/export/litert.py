@@ -7,10 +7,10 @@ import zipfile
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from customcnn.export.serving import serving
-from customcnn.runtime.litert import INFO
-from customcnn.streams import silent_stderr
-from customcnn.temperature import SCALE, without_temperature
+from customcnn.export.tf_function import serving
+from customcnn.inference.runtimes.litert import INFO
+from customcnn.io.stdio import silent_stderr
+from customcnn.runs.temperature import SCALE, without_temperature
 
 if TYPE_CHECKING:
     from pathlib import Path

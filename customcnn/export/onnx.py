@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from customcnn.export.serving import serving
-from customcnn.runtime import BATCH, KEY
-from customcnn.streams import silent_stderr
+from customcnn.export.tf_function import serving
+from customcnn.inference.runtimes import BATCH, KEY
+from customcnn.io.stdio import silent_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

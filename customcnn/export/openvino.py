@@ -6,7 +6,7 @@ import json
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from customcnn.runtime import KEY
+from customcnn.inference.runtimes import KEY
 
 if TYPE_CHECKING:
     from pathlib import Path

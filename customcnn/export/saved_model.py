@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from customcnn.export.serving import INPUT, OUTPUT, load, serving
-from customcnn.runtime import KEY
-from customcnn.streams import silent_stderr
+from customcnn.export.tf_function import INPUT, OUTPUT, load, serving
+from customcnn.inference.runtimes import KEY
+from customcnn.io.stdio import silent_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from customcnn.export import Job
-    from customcnn.views import Network
+    from customcnn.inference.runtimes import Network
 
 EXTRA = "assets.extra"
 """The folder of a SavedModel for what its user puts there."""

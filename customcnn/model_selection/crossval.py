@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from customcnn.data.leakage import DRAWN, Leakage, find_leakage, notes
+from customcnn.data.manifest import Manifest, read_rows
 from customcnn.errors import show
-from customcnn.evaluate import evaluate
-from customcnn.files import write_text
-from customcnn.leakage import DRAWN, Leakage, find_leakage, notes
-from customcnn.manifest import Manifest, read_rows
-from customcnn.metrics import evaluate_predictions
+from customcnn.evaluation.evaluate import evaluate
+from customcnn.io.atomic import write_text
+from customcnn.metrics.scores import evaluate_predictions
 from customcnn.model_selection.folds import USED, Fold, make_folds
-from customcnn.model_selection.series import Series, forget_networks, hash_images, pack_once, spoken_once
 from customcnn.progress import Progress, silent
-from customcnn.recipe import Recipe, flat
-from customcnn.runs import RunDir, rows_to_csv
-from customcnn.task import input_size
-from customcnn.train import train
+from customcnn.recipe.recipe import Recipe, flat
+from customcnn.runs.run_dir import RunDir, rows_to_csv
+from customcnn.runs.series import Series, forget_networks, hash_images, pack_once, spoken_once
+from customcnn.training.classification import input_size
+from customcnn.training.train import train
 
 if TYPE_CHECKING:
-    from customcnn.cluster.crew import Spread
+    from customcnn.cluster.remote_trainings import Spread
 
 FROM_HISTORY = ("val_loss", "val_accuracy")
 FROM_METRICS = ("balanced_accuracy", "macro_f1", "weighted_f1", "cohen_kappa", "roc_auc", "log_loss")
@@ -309,8 +309,8 @@ def _over(values: Sequence[float | None], function: Callable[[list[float]], Any]
 
 
 def _write(whole: RunDir, result: CrossvalResult, predictions: Sequence[Mapping[str, object]]) -> None:
-    from customcnn.model_selection.plots import plot_folds
-    from customcnn.plots import plot_confusion
+    from customcnn.plots.confusion import plot_confusion
+    from customcnn.plots.search import plot_folds
 
     metrics = result.metrics
     write_text(whole.predictions, rows_to_csv(predictions))

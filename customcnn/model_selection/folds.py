@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from customcnn.data.manifest import Manifest, Record, require_classes
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.manifest import Manifest, Record, require_classes
 
 USED = ("train", "validation", "")
 """The parts whose images stand in folds; "" is a folder that is not split. A test part stands in none."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from customcnn.runs import RunDir
+from customcnn.runs.run_dir import RunDir
 
 STOPS = ("none", "asha")
 

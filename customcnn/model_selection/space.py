@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from customcnn.errors import CustomCNNError, show
-from customcnn.recipe import KEYS, TABLES, Recipe, load_recipe, parse_recipe, read_recipe
+from customcnn.recipe.recipe import KEYS, TABLES, Recipe, load_recipe, parse_recipe, read_recipe
 
 TABLE = "search"
 FIXED = ("monitor", "device", "tensorboard", "mlflow")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from customcnn.files import write_bytes
+from customcnn.io.atomic import write_bytes
 from customcnn.model_selection.space import Space, chosen_values
 
 if TYPE_CHECKING:

@@ -7,27 +7,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customcnn import devices
+from customcnn.backend import devices
+from customcnn.data.leakage import run_notes
+from customcnn.data.manifest import Manifest
+from customcnn.data.pack import pack
 from customcnn.errors import CustomCNNError, show
-from customcnn.files import write_text
-from customcnn.leakage import run_notes
-from customcnn.manifest import Manifest
+from customcnn.io.atomic import write_text
 from customcnn.model_selection.halving import STOPS, Halving
-from customcnn.model_selection.series import Series, forget_networks, hash_images, pack_once, spoken_once
 from customcnn.model_selection.space import Axis, Space, chosen_values, told
 from customcnn.model_selection.trials import METHODS, SCORES, Outcome, Search, Trial, open_study
 from customcnn.models import get_spec
-from customcnn.pack import pack
 from customcnn.progress import Progress, silent
-from customcnn.recipe import flat
-from customcnn.runs import RunDir, rows_to_csv
-from customcnn.task import input_size
-from customcnn.train import train
+from customcnn.recipe.recipe import flat
+from customcnn.runs.run_dir import RunDir, rows_to_csv
+from customcnn.runs.series import Series, forget_networks, hash_images, pack_once, spoken_once
+from customcnn.training.classification import input_size
+from customcnn.training.train import train
 
 if TYPE_CHECKING:
     import optuna
 
-    from customcnn.cluster.crew import Spread
+    from customcnn.cluster.remote_trainings import Spread
 
 TRIALS = 20
 """How many trials there are where nothing else says so; a grid has its own number."""
@@ -165,7 +165,7 @@ def _spread(
     say: Callable[[str], object],
 ) -> Ends:
     """Train the trials on the nodes of a cluster; they come as they end."""
-    from customcnn.cluster.connection import LostTask
+    from customcnn.cluster.ray_cluster import LostTask
 
     asked: dict[str, optuna.trial.Trial] = {}
     with spread.crew(out, say) as crew:
@@ -348,7 +348,7 @@ def _write(out: Path, trials: Sequence[Trial], space: Space, monitor: str, early
 
 
 def _result(out: Path, trials: list[Trial], space: Space, monitor: str, title: str, beside: list[str]) -> TuneResult:
-    from customcnn.model_selection.plots import plot_trials
+    from customcnn.plots.search import plot_trials
 
     best = _ranked(trials, monitor)[0]
     if best.error:

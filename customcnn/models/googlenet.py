@@ -6,14 +6,7 @@ import keras
 from keras import layers
 
 from customcnn.errors import CustomCNNError
-from customcnn.models.blocks import (
-    CHANNELS_LAST,
-    conv_relu,
-    dense_relu,
-    local_response_norm,
-    max_pool,
-    rgb_input,
-)
+from customcnn.models.blocks import CHANNELS_LAST, conv_relu, dense_relu, local_response_norm, max_pool, rgb_input
 from customcnn.models.heads import add_head
 from customcnn.models.weights import load_file
 

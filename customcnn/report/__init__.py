@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from customcnn.errors import CustomCNNError, show
-from customcnn.files import write_text
-from customcnn.page import page
-from customcnn.report import reading, sections
-from customcnn.report.facts import NOT_MEDICAL, RunFacts, read_facts
+from customcnn.html.page import page
+from customcnn.io.atomic import write_text
+from customcnn.report import prediction_sections, run_sections
 from customcnn.report.mistakes import Mistake, Pictures, picture_all, worst
 from customcnn.report.model_card import model_card
-from customcnn.runs import RunDir
+from customcnn.report.run_facts import NOT_MEDICAL, RunFacts, read_facts
+from customcnn.runs.run_dir import RunDir
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,16 @@ def write_report(
 def report_page(found: RunFacts, worst: list[Mistake], pictures: dict[str, Pictures], root: Path | None) -> str:
     """Return the page."""
     parts = [
-        sections.scores(found),
-        reading.clinical(found),
-        reading.calibration(found),
-        reading.mistakes(found, worst, pictures, root),
-        sections.data(found),
-        sections.split(found),
-        sections.training(found),
-        sections.environment(found),
-        sections.again(found),
+        run_sections.scores(found),
+        prediction_sections.clinical(found),
+        prediction_sections.calibration(found),
+        prediction_sections.mistakes(found, worst, pictures, root),
+        run_sections.data(found),
+        run_sections.split(found),
+        run_sections.training(found),
+        run_sections.environment(found),
+        run_sections.again(found),
     ]
     title = f"Report: {found.info.model}, {found.run.path.resolve().name}"
-    lead = sections.lead(found)
+    lead = run_sections.lead(found)
     return page(title, [part for part in parts if part], found.notes, lead=lead, footer=NOT_MEDICAL)

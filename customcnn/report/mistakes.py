@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from customcnn import devices
+from customcnn.backend import devices
 from customcnn.errors import CustomCNNError
-from customcnn.gradcam import GradCam, overlay
-from customcnn.images import BadImage, decode, resize
-from customcnn.runs import RunDir, load_model, read_classifier
+from customcnn.explain.gradcam import GradCam, overlay
+from customcnn.images.decode import BadImage, decode, resize
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import load_model, read_classifier
 
 SHOWN = 320  # pixels of the longer side of a picture in the page
 SMALLEST = 160  # a smaller picture is enlarged to it, by whole pixels

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from customcnn.metrics import HEADLINES, PER_CLASS
-from customcnn.page import printable
-from customcnn.report.facts import NO_GROUPS, NOT_MEDICAL, RunFacts
-from customcnn.report.reading import calibration_state
-from customcnn.report.sections import between, counted, figures
+from customcnn.errors import printable
+from customcnn.metrics.scores import HEADLINES, PER_CLASS
+from customcnn.report.prediction_sections import calibration_state
+from customcnn.report.run_facts import NO_GROUPS, NOT_MEDICAL, RunFacts
+from customcnn.report.run_sections import between, counted, figures
 
 
 def model_card(found: RunFacts) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from customcnn.errors import CustomCNNError
-from customcnn.runs import RunDir
+from customcnn.runs.run_dir import RunDir
 from customcnn.serve.limits import Limits
 
 HOST, PORT = "127.0.0.1", 7860
@@ -53,7 +53,7 @@ def serve(
         host: the address to listen at; others than this machine's own let others in.
         port: 0 for any that is free.
         weights: "best" or "last".
-        runtime: "auto", "keras", "openvino", "onnx" or "litert", as in `customcnn.classifier.Classifier`.
+        runtime: "auto", "keras", "openvino", "onnx" or "litert", as in `customcnn.inference.classifier.Classifier`.
         device: "auto", "cpu" or "gpu".
         limits: what is refused; None for `Limits.of(host)`.
         examples: a folder of example images for the page; None for drawn cells where the run was trained on such.
@@ -65,11 +65,11 @@ def serve(
         KeyboardInterrupt: Ctrl-C, when all is put away.
     """
     _require_packages()
-    from customcnn.serve.address import listen
+    from customcnn.serve.listener import listen
 
     with listen(host, port) as listener, quiet_environment():
-        from customcnn.classifier import Classifier
-        from customcnn.serve.running import run_server
+        from customcnn.inference.classifier import Classifier
+        from customcnn.serve.server import run_server
 
         classifier = Classifier(run, weights=weights, runtime=runtime, device=device, say=say)
         run_server(classifier, limits or Limits.of(host), listener, host, examples=examples, page=page, say=say)
@@ -78,7 +78,8 @@ def serve(
 @contextmanager
 def quiet_environment() -> Iterator[Path]:
     """Set what Gradio reads while it is imported, and yield its temporary folder, which goes away at the end."""
-    # Nothing is to be written there: see `customcnn.serve.store`. Should Gradio do so all the same, it does not stay.
+    # Nothing is to be written there: see `customcnn.serve.upload_store`. Should Gradio do so all the same, it does not
+    # stay.
     with tempfile.TemporaryDirectory(prefix="customcnn-serve-") as folder:
         wanted: dict[str, str | None] = {**SILENT, "GRADIO_TEMP_DIR": folder, **dict.fromkeys(DEVELOPERS)}
         old = {name: os.environ.get(name) for name in wanted}

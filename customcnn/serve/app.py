@@ -8,13 +8,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 
 from customcnn import __version__
-from customcnn.images import converted_note
-from customcnn.report.facts import NOT_MEDICAL
-from customcnn.serve.documentation import documentation
-from customcnn.serve.guard import PROBLEM, answer
+from customcnn.images.decode import converted_note
+from customcnn.report.run_facts import NOT_MEDICAL
+from customcnn.serve.api_docs import documentation
 from customcnn.serve.limits import Refused
+from customcnn.serve.middleware import PROBLEM, answer
+from customcnn.serve.multipart import read_uploads
 from customcnn.serve.service import Answer, Service
-from customcnn.serve.uploads import read_uploads
 
 FIELD = "file"
 

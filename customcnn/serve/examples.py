@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from customcnn.classifier import expand
-from customcnn.images import BadImage, center_box, encode, open_image
-from customcnn.runs import ModelInfo
-from customcnn.samples import FULL, LABELS, Stain, draw_cell
-from customcnn.serve.uploads import Upload, plain_name
+from customcnn.data.synthetic import FULL, LABELS, Stain, draw_cell
+from customcnn.images.decode import BadImage, center_box, encode, open_image
+from customcnn.inference.inputs import expand
+from customcnn.runs.saved_model import ModelInfo
+from customcnn.serve.multipart import Upload, plain_name
 
 MOST = 6
 """So many fit beside each other."""

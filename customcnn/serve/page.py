@@ -12,15 +12,15 @@ from gradio.state_holder import SessionState, StateHolder
 from gradio.utils import get_upload_folder
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from customcnn.page import data_uri, escape
-from customcnn.report.facts import NOT_MEDICAL
-from customcnn.serve.cards import heading, notice, results
+from customcnn.html.page import data_uri, escape
+from customcnn.report.run_facts import NOT_MEDICAL
 from customcnn.serve.examples import example_uploads, thumbnail
 from customcnn.serve.limits import MB, Refused
+from customcnn.serve.multipart import Upload, read_uploads
+from customcnn.serve.page_style import STYLE
+from customcnn.serve.result_cards import heading, notice, results
 from customcnn.serve.service import LARGE_AT_ONCE, Service
-from customcnn.serve.store import SECONDS, Store
-from customcnn.serve.style import STYLE
-from customcnn.serve.uploads import Upload, read_uploads
+from customcnn.serve.upload_store import SECONDS, Store
 
 EXPLAINED = 24
 """Grad-CAM is drawn for so many images of a drop: it takes far longer than the answer."""

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from customcnn.classifier import Classifier
+from customcnn.data.leakage import DRAWN
 from customcnn.errors import CustomCNNError, show
-from customcnn.gradcam import GradCam
-from customcnn.images import FORMATS, BadImage, kind, open_image, resize, to_rgb
-from customcnn.judge import Prediction
-from customcnn.leakage import DRAWN
+from customcnn.explain.gradcam import GradCam
+from customcnn.images.decode import FORMATS, BadImage, kind, open_image, resize, to_rgb
+from customcnn.inference.classifier import Classifier
+from customcnn.inference.decision import Prediction
 from customcnn.serve.batching import Batcher
 from customcnn.serve.limits import MB, Limits, Refused
-from customcnn.serve.uploads import Upload
+from customcnn.serve.multipart import Upload
 
 LARGE_BODY = MB
 """A request with more bytes than this waits until one of LARGE_AT_ONCE places is free: that bounds the memory."""
@@ -42,7 +42,7 @@ class Answer:
         name: of the image.
         prediction: None for what could not be used.
         error: one line; "" where there is a prediction.
-        kind: of its pixels, see `customcnn.images.kind`.
+        kind: of its pixels, see `customcnn.images.decode.kind`.
         pixels: as the network takes it, uint8 (H, W, 3).
         shown: the image at a size to look at, uint8 (h, w, 3); None unless it was asked for.
     """

@@ -11,16 +11,16 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from customcnn import files
-from customcnn.augment import COUNT, augment_folder
-from customcnn.crop import crop_folder
+from customcnn.data.augment import COUNT, augment_folder
+from customcnn.data.augmentor import Operations
+from customcnn.data.crop import crop_folder
+from customcnn.data.manifest import MANIFEST, Manifest, Record, require_classes, scan, with_group_pattern
+from customcnn.data.split import check_files, split_by_group, split_by_image
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.manifest import MANIFEST, Manifest, Record, require_classes, scan, with_group_pattern
-from customcnn.operations import Operations
+from customcnn.io import atomic
+from customcnn.io.parallel import parallel
 from customcnn.progress import Progress, silent
-from customcnn.split import check_files, split_by_group, split_by_image
-from customcnn.studies.study import Preparation
-from customcnn.workers import parallel
+from customcnn.studies.study_file import Preparation
 
 STAGES = ("augmented", "cropped", "parts")
 """The folders that a preparation leaves, the last made first: the first that is there is what a network is given."""
@@ -184,7 +184,7 @@ def _lay_out(data: Manifest, wanted: Mapping[str, str], dst: Path, workers: int 
             name = name.with_name(f"{record.split}-{name.name}")
         placed.append((record.path, replace(record, path=f"{part}/{name}", split=part)))
     assert isinstance(data.root, Path)  # a study takes folders of this machine
-    with files.Staging(dst) as work:
+    with atomic.Staging(dst) as work:
         for folder in {PurePosixPath(record.path).parent for _, record in placed}:
             (work / folder).mkdir(parents=True)
         with progress(len(placed), dst.name) as advance:

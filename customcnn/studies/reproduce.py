@@ -13,23 +13,23 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from customcnn.data.manifest import Manifest, fingerprint, scan
 from customcnn.errors import CustomCNNError, show, show_all
-from customcnn.files import refuse_overlap, write_text
-from customcnn.manifest import Manifest, fingerprint, scan
-from customcnn.model_selection.series import pack_once
+from customcnn.io.atomic import refuse_overlap, write_text
 from customcnn.model_selection.space import read_space
 from customcnn.progress import Progress, silent
-from customcnn.recipe import Recipe, load_recipe, parse_recipe, parse_settings
-from customcnn.runs import RunDir
+from customcnn.recipe.recipe import Recipe, load_recipe, parse_recipe, parse_settings
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.series import pack_once
 from customcnn.studies.prepare import prepare
 from customcnn.studies.results import DATA, DONE, FAILED, RUNS, Changes, Reproduction, Result
-from customcnn.studies.rows import Work, attempt, read_result
-from customcnn.studies.study import Row, Study
-from customcnn.task import input_size
+from customcnn.studies.row_runner import Work, attempt, read_result
+from customcnn.studies.study_file import Row, Study
+from customcnn.training.classification import input_size
 
 if TYPE_CHECKING:
-    from customcnn.cluster.board import Post
-    from customcnn.cluster.crew import Spread
+    from customcnn.cluster.remote_trainings import Spread
+    from customcnn.cluster.status_files import Post
 
 STATE = "study.json"
 
@@ -134,7 +134,7 @@ def _spread(
     say: Say,
 ) -> Ends:
     """Run the rows on the nodes of a cluster; they come as they end."""
-    from customcnn.cluster.connection import LostTask
+    from customcnn.cluster.ray_cluster import LostTask
 
     with spread.crew(out, say) as crew:
         for number, row in enumerate(rows, start=1):

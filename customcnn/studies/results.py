@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from customcnn.metrics import HEADLINES, PER_CLASS
-from customcnn.runs import RunDir
-from customcnn.studies.study import Row, Study
+from customcnn.metrics.scores import HEADLINES, PER_CLASS
+from customcnn.runs.run_dir import RunDir
+from customcnn.studies.study_file import Row, Study
 
 RUNS, DATA = "runs", "data"
 """The folders inside a reproduction: one run a row, and the prepared images."""
@@ -50,7 +50,7 @@ class Result:
         status: "done", "failed" or "not run".
         reason: why it failed.
         recipe: as TOML, every key written out; for a search or a crossval, what its command was given.
-        measured: by place and score, as `customcnn.studies.study.Values` but with intervals.
+        measured: by place and score, as `customcnn.studies.study_file.Values` but with intervals.
         metrics: by part, the contents of metrics.json.
         folders: by part, the folder of its pictures, relative to the run.
         epoch: whose weights were scored.

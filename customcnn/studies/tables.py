@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
-from customcnn.files import write_text
-from customcnn.manifest import PARTS
-from customcnn.metrics import format_report
-from customcnn.page import Section, beside, figure, page, preformatted
-from customcnn.page import table as html_table
-from customcnn.runs import RunDir, rows_to_csv
+from customcnn.data.manifest import PARTS
+from customcnn.html.page import Section, beside, figure, page, preformatted
+from customcnn.html.page import table as html_table
+from customcnn.io.atomic import write_text
+from customcnn.metrics.scores import format_report
+from customcnn.runs.run_dir import RunDir, rows_to_csv
 from customcnn.studies.results import DONE, FAILED, NOT_RUN, Reproduction, Result, Value
-from customcnn.studies.study import PLACES, Row, label
+from customcnn.studies.study_file import PLACES, Row, label
 
 MARKDOWN, HTML, CSV = "study.md", "study.html", "study.csv"
 NONE = "–"
@@ -264,7 +264,7 @@ def text(found: Reproduction, draw: Any) -> str:
 
     Args:
         found: the reproduction.
-        draw: draws a table of text, as `customcnn.cli.show.table` does.
+        draw: draws a table of text, as `customcnn.cli.output.table` does.
     """
     blocks = [heading(found)]
     blocks += [f"{title}\n{draw(table)}" for title, table in summaries(found).items()]

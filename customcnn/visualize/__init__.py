@@ -1,6 +1,6 @@
 """Inside a network: its architecture, its filters, what it makes of an image, and where it looks."""
 
-from customcnn.plots import tile_maps
+from customcnn.plots.tiles import tile_maps
 from customcnn.visualize.activations import activation_layers, activation_maps, write_activations
 from customcnn.visualize.diagram import draw_diagram
 from customcnn.visualize.embedding import embed, features, separation

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from customcnn.errors import CustomCNNError, show
-from customcnn.files import write_text
-from customcnn.graph import is_graph
-from customcnn.page import Html, Section, bars, beside, facts, figure, page
-from customcnn.plots import flat_channels, tile_picture, write_png
-from customcnn.visualize.pictures import INDEX, image_figure
+from customcnn.explain.graph import is_graph
+from customcnn.html.page import Html, Section, bars, beside, facts, figure, page
+from customcnn.io.atomic import write_text
+from customcnn.plots.tiles import flat_channels, tile_picture, write_png
+from customcnn.visualize.grids import INDEX, image_figure
 
 COLORS = (
     "Each tile is one channel of the layer, coloured by itself from its lowest value (dark violet) over green to its "

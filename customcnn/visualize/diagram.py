@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from customcnn.page import printable
-from customcnn.plots import MARGIN, new_figure, own_style, save_figure
+from customcnn.errors import printable
+from customcnn.plots.figure import MARGIN, new_figure, own_style, save_figure
 from customcnn.visualize.diagram_layout import Box, Unit, plan
 
 WIDTH, HEIGHT = 1.42, 0.36  # inches of a box

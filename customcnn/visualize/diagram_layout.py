@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from customcnn.graph import Step, cuts, is_graph, steps
+from customcnn.explain.graph import Step, cuts, is_graph, steps
 
 SMALL = {
     "BatchNormalization": "BN",

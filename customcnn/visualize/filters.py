@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from customcnn.graph import Step, steps
-from customcnn.page import Html, figure
-from customcnn.plots import tile_columns, write_png
-from customcnn.visualize.pictures import file_name
+from customcnn.explain.graph import Step, steps
+from customcnn.html.page import Html, figure
+from customcnn.plots.tiles import tile_columns, write_png
+from customcnn.visualize.grids import file_name
 
 SHOWN = 700  # pixels a picture is about wide
 MOST_FILTERS, MOST_CHANNELS = 12, 16  # of a layer behind the first, whose filters have a tile for each channel

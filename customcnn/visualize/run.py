@@ -8,31 +8,33 @@ from typing import Any
 
 import numpy as np
 
-from customcnn import devices
-from customcnn.classifier import expand, probabilities
+from customcnn.backend import devices
+from customcnn.data.leakage import run_notes
+from customcnn.data.manifest import Manifest
 from customcnn.errors import CustomCNNError, show_all
-from customcnn.evaluate import choose_part, require_known
-from customcnn.files import Staging, write_text
-from customcnn.images import decode
-from customcnn.leakage import run_notes
-from customcnn.manifest import Manifest
-from customcnn.page import Html, Section, escape, figure, group, page
+from customcnn.evaluation.evaluate import choose_part, require_known
+from customcnn.html.page import Html, Section, escape, figure, group, page
+from customcnn.images.decode import decode
+from customcnn.images.readers import reader
+from customcnn.inference.classifier import probabilities
+from customcnn.inference.inputs import expand
+from customcnn.io.atomic import Staging, write_text
+from customcnn.io.parallel import parallel
 from customcnn.progress import Progress, silent
-from customcnn.readers import reader
-from customcnn.runs import ModelInfo, RunDir, load_model, read_classifier
+from customcnn.runs.run_dir import RunDir
+from customcnn.runs.saved_model import ModelInfo, load_model, read_classifier
 from customcnn.visualize.activations import input_sections
 from customcnn.visualize.embedding import Separation, require_umap
-from customcnn.visualize.layers import require_layers
-from customcnn.visualize.of_image import ImageViews
-from customcnn.visualize.of_network import (
+from customcnn.visualize.grids import INDEX, file_name
+from customcnn.visualize.image_sections import ImageViews
+from customcnn.visualize.layer_names import require_layers
+from customcnn.visualize.network_sections import (
     Pictures,
     diagram_section,
     exciting_section,
     features_section,
     filters_section,
 )
-from customcnn.visualize.pictures import INDEX, file_name
-from customcnn.workers import parallel
 
 KINDS = (
     "activations", "filters", "gradcam", "gradcam++", "occlusion", "sanity", "exciting", "features", "diagram"
@@ -55,7 +57,7 @@ class Wanted:
         what: of KINDS; none for QUICK, and with `data` also ON_DATA.
         layers: names of layers or patterns such as "conv*"; none for a choice of layers.
         classes: names of those to explain; none for up to four, the most probable ones.
-        data: labelled images for ON_DATA, from `customcnn.manifest.scan`, perhaps with groups.
+        data: labelled images for ON_DATA, from `customcnn.data.manifest.scan`, perhaps with groups.
         part: of `data`; None for test where there is one, else validation, else everything.
         limit: how many images of `data` are looked at, drawn evenly.
         seed: of that draw, of t-SNE and of UMAP.

@@ -1,0 +1,1 @@
+"""Devices, numeric precision, data parallelism and processes: all that depends on Keras's backend."""

@@ -1,0 +1,95 @@
+"""How the command line prints: warnings, tables, JSON, skipped files."""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from customcnn.errors import show
+from customcnn.progress import is_quiet
+
+if TYPE_CHECKING:
+    from customcnn.data.manifest import Manifest
+
+GROUPS_UNKNOWN = "Note: no groups are known, so leakage cannot be judged. Give --group-pattern or --groups if you can."
+
+NEVER_QUIET = ("Warning:", "Error:", "Failed:")
+"""Lines that begin so are shown with --quiet, too: what makes a score worth less, and what went wrong."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+
+
+def colour() -> bool | None:
+    """Return False where NO_COLOR is set, see https://no-color.org; None lets click look for a terminal."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def say(line: str) -> None:
+    """Print one line for the user on standard error; warnings in yellow where that is a terminal. See `NEVER_QUIET`."""
+    if is_quiet() and not line.lstrip().startswith(NEVER_QUIET):
+        return
+    click.secho(line, fg="yellow" if line.startswith("Warning:") else None, err=True, color=colour())
+
+
+def say_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    """Name the files that were left out."""
+    if skipped:
+        say(f"Skipped: {', '.join(f'{show(path)} ({reason})' for path, reason in skipped)}.")
+
+
+def say_place(what: str, path: object, as_json: bool) -> None:
+    """Print where the results are: below them, or beside JSON as a note."""
+    say(f"{what}: {path}") if as_json else click.echo(f"{what}: {path}")
+
+
+def print_json(found: object) -> None:
+    """Print one JSON document on standard output; a path as text."""
+    click.echo(json.dumps(found, indent=2, default=str))
+
+
+def table(rows: Sequence[Sequence[object]]) -> str:
+    """Return rows of text in aligned columns; the first row is the heading, the first column is aligned left."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = []
+    for first, *others in cells:
+        aligned = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(aligned).rstrip())
+    return "\n".join(lines)
+
+
+def counts_table(manifest: "Manifest") -> str:
+    """Return the number of images by part and class as a table."""
+    counts, classes = manifest.counts(), manifest.classes
+    parts = manifest.parts or [""]
+    rows: list[list[object]] = [["", *classes, "all classes"]]
+    for part in parts:
+        row = [counts[part, label] for label in classes]
+        rows.append([part or "images", *(f"{n:,}" for n in row), f"{sum(row):,}"])
+    return table(rows)
+
+
+def show_folder(manifest: "Manifest", as_json: bool, *, skipped: Sequence[tuple[str, str]] = (), **others: Any) -> None:
+    """Print what a command on folders has made: a table of its images, or the JSON of all there is to say.
+
+    Args:
+        manifest: of the folder that was made.
+        as_json: whether to print JSON.
+        skipped: (path, reason) of what was left out.
+        others: further entries of the JSON.
+    """
+    if not as_json:
+        click.echo(counts_table(manifest))
+        return
+    from customcnn.audit.classes import images_by_part
+
+    print_json(
+        {
+            "folder": manifest.root,
+            "images": images_by_part(manifest),
+            "skipped": [{"path": path, "reason": reason} for path, reason in skipped],
+            **others,
+        }
+    )

@@ -1,0 +1,393 @@
+"""The manifest: one record for every image, with its label, its group and its part of the split. Folders and CSV."""
+
+import csv
+import errno
+import hashlib
+import io
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.images.decode import SUFFIXES
+from customcnn.io.atomic import MARK, write_bytes
+from customcnn.io.remote_path import Address, Folder, parse_folder
+
+MANIFEST = "manifest.csv"
+COLUMNS = ("path", "label", "group", "split", "sha256")
+PARTS = ("train", "validation", "test")
+LITTER = ("thumbs.db", "desktop.ini")  # left in folders by file browsers; names that begin with a dot are litter too
+
+_NOTHING: Mapping[str, str] = {}  # one for all records: an empty dictionary each would be a fifth of their memory
+
+GROUP_PATTERNS = {"cnmc": r"(?:^|/)UID_(H?\d+)_\d+_\d+_(?:all|hem)\b"}
+"""Patterns by name. `cnmc`: the subject in `UID_<subject>_<image>_<cell>_<class>.bmp`, as in C-NMC 2019."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image.
+
+    Attributes:
+        path: relative to the manifest's folder, with forward slashes.
+        label: the class name.
+        group: what must not stand on both sides of a split (the subject, the original photograph); "" if unknown.
+        split: "train", "validation", "test", or "" where nothing is split.
+        sha256: of the file's bytes, 64 hexadecimal digits; "" if not computed.
+        extra: further columns of the CSV, kept as they are.
+    """
+
+    path: str
+    label: str
+    group: str = ""
+    split: str = ""
+    sha256: str = ""
+    extra: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The records of one folder, sorted by path."""
+
+    root: Folder
+    records: tuple[Record, ...]
+    skipped: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """(path, reason) of what `scan` left out."""
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, sorted: a class's place in this list is its number."""
+        return sorted({record.label for record in self.records})
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of the split that hold images, in the order train, validation, test; empty if nothing is split."""
+        present = {record.split for record in self.records}
+        return [part for part in PARTS if part in present]
+
+    @property
+    def groups_known(self) -> bool:
+        """Whether every image has a group."""
+        return bool(self.records) and all(record.group for record in self.records)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether any image is a drawn one, from `customcnn samples`."""
+        return any(record.extra.get("origin") == "drawn" for record in self.records)
+
+    def part(self, name: str) -> "Manifest":
+        """Return the manifest of one part alone; its records may be none."""
+        return replace(self, records=tuple(record for record in self.records if record.split == name))
+
+    def counts(self) -> Counter[tuple[str, str]]:
+        """Count the images by (split, label)."""
+        return Counter((record.split, record.label) for record in self.records)
+
+    def write(self, path: Folder) -> None:
+        """Write the CSV, whole or not at all: the columns path, label, group, split, sha256, then any further ones."""
+        extra = sorted({column for record in self.records for column in record.extra})
+        # A carriage return is quoted only when everything is.
+        returns = any("\r" in cell for row in self._rows(extra) for cell in row)
+        # Encoded as it comes: a StringIO takes four bytes a character.
+        data = io.BytesIO()
+        text = io.TextIOWrapper(data, "utf-8", "surrogateescape", newline="")
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
+        writer.writerows(self._rows(extra))
+        text.flush()
+        write_bytes(path, data.getvalue())
+
+    def _rows(self, extra: Sequence[str]) -> Iterator[list[str]]:
+        yield [*COLUMNS, *extra]
+        for r in self.records:
+            yield [r.path, r.label, r.group, r.split, r.sha256, *(r.extra.get(column, "") for column in extra)]
+
+
+def read_manifest(path: Folder) -> Manifest:
+    """Read a manifest CSV written by `Manifest.write`.
+
+    Raises:
+        CustomCNNError: a column is missing, or a path stands twice.
+    """
+    records = [
+        Record(
+            row["path"],
+            sys.intern(row["label"]),
+            sys.intern(row["group"]),
+            sys.intern(row["split"]),
+            row["sha256"],
+            {column: value for column, value in row.items() if column not in COLUMNS} or _NOTHING,
+        )
+        for row in _rows(path, COLUMNS)
+    ]
+    twice = [name for name, count in Counter(r.path for r in records).items() if count > 1]
+    if twice:
+        raise CustomCNNError(f"A manifest lists an image once. Received: {show(path)}, with two of {show_all(twice)}.")
+    return Manifest(path.parent, tuple(sorted(records, key=lambda r: r.path)))
+
+
+def read_rows(path: Folder, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read a CSV with a header into one dictionary a row.
+
+    Args:
+        path: the file, UTF-8, with or without a byte order mark.
+        columns: the columns that must be there.
+
+    Raises:
+        CustomCNNError: the file is missing, is not a CSV, or lacks a column.
+    """
+    return list(_rows(path, columns))
+
+
+def _rows(path: Folder, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    try:
+        # No newline is the end of a line but keeps its bytes: carriage returns inside names must not become newlines.
+        file = io.BytesIO(path.read_bytes()) if isinstance(path, Address) else path.open("rb")
+        with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+            reader = csv.DictReader(text, strict=True)
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise CustomCNNError(
+                    f"The columns {', '.join(columns)} are needed. Received: {show(path)} without {', '.join(missing)}."
+                )
+            for row in reader:
+                yield {k: v or "" for k, v in row.items() if k is not None}
+    except (OSError, csv.Error) as error:
+        raise CustomCNNError(f"A CSV file is readable text. Received: {show(path)} ({error}).") from None
+
+
+def scan(root: Folder | str, *, skip_bad: bool = False) -> Manifest:
+    """List the images of a folder of class folders, or of train/validation/test folders of class folders.
+
+    Where the folder holds a manifest.csv, groups, splits, hashes and further columns come from it. Files are not opened
+    here: whether each is an image shows when it is decoded.
+
+    Args:
+        root: the folder: a path, or an address such as s3://bucket/cells.
+        skip_bad: leave out what does not belong (stray files, nested folders, rows without a file) instead of failing.
+
+    Returns:
+        The manifest, sorted by path.
+
+    Raises:
+        CustomCNNError: the folder is missing or holds no image, something in it does not belong (all are named), or it
+            is at an address and was not finished.
+    """
+    root = parse_folder(root)
+    names = root.files().keys() if isinstance(root, Address) else None
+    if not (root.is_dir() if isinstance(root, Path) else names):
+        raise CustomCNNError(
+            f"Data is a folder of class folders. Received: {show(root)}, which is no folder. Check its name."
+        )
+    if names and MARK in names:
+        raise CustomCNNError(
+            f"Data is a folder that is whole. Received: {show(root)}, which is not complete: it is being written, or "
+            "that was broken off. Give the command that writes it again."
+        )
+    files, bad = _walk(root) if isinstance(root, Path) else _walk_names(names or ())
+    if MANIFEST in names if names is not None else (root / MANIFEST).is_file():
+        files, unlisted = _join(files, read_manifest(root / MANIFEST))
+        bad += unlisted
+    if bad and not skip_bad:
+        raise bad_files(bad)
+    if not files:
+        raise CustomCNNError(
+            f"Data is a folder of class folders with images in them. Received: {show(root)}, which holds none. "
+            "Put the images of each class into a folder of its own."
+        )
+    return Manifest(root, tuple(sorted(files, key=lambda r: r.path)), tuple(sorted(bad)))
+
+
+def bad_files(bad: Iterable[tuple[str, str]]) -> CustomCNNError:
+    """Return the error that names every file that cannot be used, each with its reason."""
+    named = [f"{show(path)} ({reason})" for path, reason in sorted(bad)]
+    return CustomCNNError(
+        "Class folders hold images and nothing else. "
+        f"Received: {', '.join(named)}. Remove {'it' if len(named) == 1 else 'them'} or use --skip-bad."
+    )
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """Return a hash of the records and of every file's size and time: it changes whenever an image does."""
+    digest = hashlib.sha256()
+    root = manifest.root
+    listed = root.files() if isinstance(root, Address) else {}  # one list: to ask for each file would take much longer
+    for record in manifest.records:
+        try:
+            stamp = listed[record.path] if isinstance(root, Address) else _stamp(root / record.path)
+        except (OSError, KeyError) as error:
+            reason = error.strerror if isinstance(error, OSError) else os.strerror(errno.ENOENT)
+            raise CustomCNNError(
+                f"Every image in the manifest can be read. Received: {show(record.path)} ({reason})."
+            ) from None
+        row = (record.path, record.label, record.group, record.split, *stamp)
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _walk(root: Path) -> tuple[list[Record], list[tuple[str, str]]]:
+    folders, bad = _folders(root, "a file beside the class folders")
+    files: list[Record] = []
+    if folders and all(folder.name in PARTS for folder in folders):
+        for part in folders:
+            class_folders, stray = _folders(part, "a file beside the class folders")
+            bad += [(f"{part.name}/{name}", reason) for name, reason in stray]
+            for folder in class_folders:
+                _class_folder(folder, f"{part.name}/{folder.name}", part.name, files, bad)
+    else:
+        for folder in folders:
+            _class_folder(folder, folder.name, "", files, bad)
+    return files, bad
+
+
+def _folders(root: Path, reason: str) -> tuple[list[Path], list[tuple[str, str]]]:
+    entries = [entry for entry in sorted(root.iterdir()) if not _is_litter(entry) and entry.name != MANIFEST]
+    return [e for e in entries if e.is_dir()], [(e.name, reason) for e in entries if not e.is_dir()]
+
+
+def _class_folder(folder: Path, prefix: str, split: str, files: list[Record], bad: list[tuple[str, str]]) -> None:
+    label, empty = folder.name, True
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_litter(entry):
+                continue
+            empty = False
+            name = f"{prefix}/{entry.name}"
+            # What a link leads to is asked of the path: the entry would raise an error for one that leads in a circle.
+            place = Path(entry) if entry.is_symlink() else entry
+            if place.is_dir():
+                bad.append((name, "a folder inside a class folder"))
+            elif os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
+                bad.append((name, "not an image by its name"))
+            elif not place.is_file():  # to open a pipe would wait for ever
+                bad.append((name, "a broken link or not a file"))
+            else:
+                files.append(Record(name, label, split=split))
+    if empty:
+        bad.append((prefix, "a class folder without images"))
+
+
+def _walk_names(names: Iterable[str]) -> tuple[list[Record], list[tuple[str, str]]]:
+    """Do the same for a folder at an address, by the paths of all its files."""
+    split = [parts for name in names if not any(map(_is_litter_name, parts := name.split("/")))]
+    parts_only = {parts[0] for parts in split if len(parts) > 1}
+    depth = 2 if parts_only and parts_only <= {*PARTS} else 1
+    files: list[Record] = []
+    bad: dict[str, str] = {}
+    for parts in split:
+        name = "/".join(parts)
+        if name == MANIFEST:
+            continue
+        if len(parts) <= depth:
+            bad[name] = "a file beside the class folders"
+        elif len(parts) > depth + 1:
+            bad["/".join(parts[: depth + 1])] = "a folder inside a class folder"
+        elif os.path.splitext(name)[1].lower() not in SUFFIXES:
+            bad[name] = "not an image by its name"
+        else:
+            files.append(Record(name, sys.intern(parts[-2]), split=sys.intern(parts[0]) if depth == 2 else ""))
+    return files, [*bad.items()]
+
+
+def _is_litter(entry: Path | os.DirEntry[str]) -> bool:
+    return _is_litter_name(entry.name)
+
+
+def _is_litter_name(name: str) -> bool:
+    return name.startswith(".") or name.lower() in LITTER
+
+
+def _join(files: list[Record], listed: Manifest) -> tuple[list[Record], list[tuple[str, str]]]:
+    rows = {record.path: record for record in listed.records}
+    bad = [(file.path, "not listed in manifest.csv") for file in files if file.path not in rows]
+    bad += [(path, "listed in manifest.csv, but missing") for path in rows.keys() - {file.path for file in files}]
+    found = [(file, rows[file.path]) for file in files if file.path in rows]
+    bad += [
+        (file.path, f"in the folder of {show(_place(file))}, but {show(_place(row))} in manifest.csv")
+        for file, row in found
+        if (file.label, file.split) != (row.label, row.split)
+    ]
+    return [row for file, row in found if (file.label, file.split) == (row.label, row.split)], bad
+
+
+def _place(record: Record) -> str:
+    return f"{record.split}/{record.label}" if record.split else record.label
+
+
+def with_group_pattern(manifest: Manifest, pattern: str) -> Manifest:
+    """Read every image's group from its path.
+
+    Args:
+        manifest: any manifest.
+        pattern: a regular expression with one capturing group, searched in the path without regard to case; or a name
+            of `GROUP_PATTERNS`. What it captures, in upper case, is the group, so `h3` and `H3` are one.
+
+    Raises:
+        CustomCNNError: not a regular expression, not one capturing group, or a path without a match.
+    """
+    try:
+        regex = re.compile(GROUP_PATTERNS.get(pattern, pattern), re.IGNORECASE)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise CustomCNNError(f"A group pattern is a regular expression. Received: {show(pattern)} ({error}).") from None
+    if regex.groups != 1:
+        raise CustomCNNError(
+            "A group pattern has one capturing group, in round brackets. "
+            f"Received: {show(pattern)}, which has {regex.groups}. Example: '_([0-9]+)_', or the name cnmc."
+        )
+    groups = {
+        record.path: sys.intern((match[1] or "").upper())
+        for record in manifest.records
+        if (match := regex.search(record.path))
+    }
+    return _with_groups(manifest, groups, f"A group pattern matches every path. Received: {show(pattern)}")
+
+
+def with_group_file(manifest: Manifest, path: Path) -> Manifest:
+    """Read every image's group from a CSV with the columns path (relative to the manifest's folder) and group.
+
+    In a split folder a path may also stand as it was before the split, without its part in front.
+
+    Raises:
+        CustomCNNError: a column or an image is missing, or an image has two groups.
+    """
+    groups: dict[str, str] = {}
+    for row in read_rows(path, ("path", "group")):
+        if groups.setdefault(row["path"], row["group"]) != row["group"]:
+            raise CustomCNNError(
+                f"An image has one group. Received: {show(path)}, which gives {show(row['path'])} two of them."
+            )
+    before = {r.path: r.path.removeprefix(f"{r.split}/") for r in manifest.records}
+    found = {new: groups.get(new) or groups.get(old, "") for new, old in before.items()}
+    return _with_groups(manifest, found, f"A groups file lists every image. Received: {show(path)}")
+
+
+def _with_groups(manifest: Manifest, groups: Mapping[str, str], rule: str) -> Manifest:
+    missing = [record.path for record in manifest.records if not groups.get(record.path)]
+    if len(missing) == len(manifest.records):
+        raise CustomCNNError(f"{rule}, which gives no image in {show(manifest.root)} a group.")
+    if missing:
+        raise CustomCNNError(f"{rule}, which gives no group to {len(missing):,} of them: {show_all(missing)}.")
+    return replace(manifest, records=tuple(replace(r, group=groups[r.path]) for r in manifest.records))
+
+
+def require_classes(manifest: Manifest) -> list[str]:
+    """Return the class names, at least two.
+
+    Raises:
+        CustomCNNError: there is one class only.
+    """
+    classes = manifest.classes
+    if len(classes) < 2:
+        raise CustomCNNError(
+            f"Classification needs at least two classes. Received: {show(manifest.root)}, {show_all(classes)} only. "
+            "Put the images of each class into a folder of its own."
+        )
+    return classes

@@ -1,0 +1,1 @@
+"""HTML pages: the page itself, its charts and its style."""

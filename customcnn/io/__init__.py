@@ -1,0 +1,1 @@
+"""Local and remote paths, atomic writes, parallel work, standard streams."""

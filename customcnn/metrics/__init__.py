@@ -1,0 +1,1 @@
+"""Arrays in, numbers out: scores, intervals, paired tests, clinical curves, calibration, conformal prediction."""

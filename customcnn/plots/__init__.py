@@ -1,0 +1,1 @@
+"""Matplotlib figures from arrays, written as PNG files."""

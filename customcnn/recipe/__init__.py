@@ -1,0 +1,1 @@
+"""The recipe of a training run: its keys, sampling, schedules and monitor."""

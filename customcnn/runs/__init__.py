@@ -1,0 +1,1 @@
+"""What a training run leaves: its directory and the saved network."""

@@ -1,0 +1,1 @@
+"""The only fit(): training, its tasks, batches, callbacks and optimizers."""
