@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from customcnn.audit import DISTANCE, audit, eight_views, report
+from customcnn.audit import DISTANCE, audit, report
 from customcnn.audit.duplicates import _candidates, _Look, near_across, perceptual_hashes
 from customcnn.audit.text import NOT_DEEP
 from customcnn.data.manifest import Record, scan
 from customcnn.data.synthetic import draw_samples
 from customcnn.errors import CustomCNNError
+from customcnn.images.dihedral import eight_views
 
 
 def pairs(found):

@@ -6,10 +6,11 @@ from audit_pictures import cell, save, with_groups
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customcnn.audit import audit, duplicates, eight_views, report
+from customcnn.audit import audit, duplicates, report
 from customcnn.audit.classes import differing_shares, groups_of
 from customcnn.audit.union_find import Trees, linked
 from customcnn.data.manifest import Record, scan
+from customcnn.images.dihedral import eight_views
 
 
 def linked_sets(links):

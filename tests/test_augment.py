@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from customcnn.audit import eight_views
 from customcnn.data.apportion import apportion
 from customcnn.data.augment import augment_folder, minority_samples, samples
 from customcnn.data.augmentor import Operations, augment_image, shifted
 from customcnn.data.manifest import Manifest, Record, read_manifest, scan
 from customcnn.errors import CustomCNNError
 from customcnn.images.decode import decode, encode, read_image, to_rgb
+from customcnn.images.dihedral import eight_views
 
 RNG = np.random.default_rng(3)
 NOISE = Image.fromarray(RNG.integers(0, 256, (24, 24, 3), dtype=np.uint8))

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from customcnn.errors import CustomCNNError
-from customcnn.recipe.schedules import KINDS, LEAST_GAIN, Lra, Schedule, lra, next_rate, should_stop
+from customcnn.recipe.monitor import should_stop
+from customcnn.recipe.schedules import KINDS, LEAST_GAIN, Lra, Schedule, lra, next_rate
 
 NAN = math.nan
 

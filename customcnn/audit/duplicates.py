@@ -15,6 +15,7 @@ from customcnn.audit.quality import MEASURES, measure
 from customcnn.audit.union_find import Trees
 from customcnn.data.manifest import Manifest, Record
 from customcnn.images.decode import open_image, read_file, to_rgb
+from customcnn.images.dihedral import eight_views
 from customcnn.io import atomic
 from customcnn.io.parallel import Workers, as_seen, parallel
 from customcnn.io.remote_path import Folder, overlapped
@@ -102,12 +103,6 @@ def identical_files(looks: list[_Look]) -> list[list[int]]:
     for i, look in enumerate(looks):
         by_hash[look.sha256].append(i)
     return [same for same in by_hash.values() if len(same) > 1]
-
-
-def eight_views(array: np.ndarray) -> list[np.ndarray]:
-    """Return the four quarter turns of an array (H, W, ...) and their mirror images, the array itself first."""
-    turns = [np.rot90(array, k) for k in range(4)]
-    return turns + [turn[:, ::-1] for turn in turns]
 
 
 def _look_at(root: Folder, records: Sequence[Record]) -> list[_Look]:

@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from customcnn.data.apportion import apportion
-from customcnn.data.augmentor import Operations, augment_image, draw_view, turned
+from customcnn.data.augmentor import Operations, augment_image, draw_view
 from customcnn.data.manifest import MANIFEST, Manifest, Record, fingerprint, require_classes
 from customcnn.errors import CustomCNNError, show
 from customcnn.images.decode import encode, kind, lossless_format, read_image, to_rgb
-from customcnn.images.dihedral import copy_pixels
+from customcnn.images.dihedral import copy_pixels, rotated_and_flipped, rotated_and_flipped_image
 from customcnn.images.raw_bmp import BmpMemory
 from customcnn.io import atomic
 from customcnn.io.parallel import Workers, as_seen, is_pool, parallel, worker_count
@@ -245,7 +245,7 @@ def _augment_file(
 
 def _augmented(image: Image.Image, operations: Operations, format: str, name: str, seed: str) -> bytes:
     if operations.exact:
-        return encode(turned(image, *draw_view(operations, seed)), format)
+        return encode(rotated_and_flipped_image(image, *draw_view(operations, seed)), format)
     try:
         return encode(augment_image(image, operations, seed), format)
     except ValueError as error:
@@ -256,8 +256,7 @@ def _augmented(image: Image.Image, operations: Operations, format: str, name: st
 
 
 def _turned_bmp(memory: BmpMemory, pixels: np.ndarray, operations: Operations, seed: str) -> memoryview:
-    turns, mirrored, upside_down = draw_view(operations, seed)
-    pixels = np.rot90(pixels, turns)[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+    pixels = rotated_and_flipped(pixels, *draw_view(operations, seed))
     data, place = memory.empty(*pixels.shape[:2])
     copy_pixels(pixels[::-1], place[::-1])  # upwards: the file's own order
     return data

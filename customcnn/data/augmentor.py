@@ -168,13 +168,3 @@ def draw_view(operations: Operations, seed: str) -> tuple[int, bool, bool]:
 
     turns = fires(operations.turns, 2) - fires(operations.turns, 2)
     return turns, fires(operations.flips, 1), fires(operations.flips, 1)
-
-
-def turned(image: Image.Image, turns: int, mirrored: bool, upside_down: bool) -> Image.Image:
-    """Turn and flip an image as `draw_view` says; no pixel is changed."""
-    image = image.copy()  # without what the file's format knew beside the pixels, as Augmentor's operations leave it
-    if turns:
-        image = image.transpose(Image.Transpose.ROTATE_90 if turns > 0 else Image.Transpose.ROTATE_270)
-    if mirrored:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if upside_down else image

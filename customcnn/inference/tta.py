@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from customcnn.images.dihedral import eight_views
 from customcnn.inference.runtimes import Network
 
 
@@ -17,9 +18,9 @@ def views(images: np.ndarray) -> list[np.ndarray]:
     Returns:
         Eight arrays where H = W: four quarter turns, each also mirrored; else four: no turn and half a turn.
     """
-    quarters = range(4) if images.shape[1] == images.shape[2] else (0, 2)
-    turns = [np.rot90(images, quarter, axes=(1, 2)) for quarter in quarters]
-    return [np.ascontiguousarray(view) for turn in turns for view in (turn, turn[:, :, ::-1])]
+    eight = eight_views(images, axes=(1, 2))
+    pairs = zip(eight[:4], eight[4:], strict=True)  # a rotation and its mirror image
+    return [np.ascontiguousarray(view) for pair in pairs for view in pair if view.shape == images.shape]
 
 
 def averaged(network: Network) -> Network:

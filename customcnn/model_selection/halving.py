@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from customcnn.recipe.monitor import higher_is_better
 from customcnn.runs.run_dir import RunDir
 
 STOPS = ("none", "asha")
@@ -63,7 +64,7 @@ class Halving:
         self.reason = ""
         if is_rung(epoch, self.first):
             others = self._others(epoch)
-            if not goes_on(history[-1][self.monitor], others, higher=self.monitor.endswith("accuracy")):
+            if not goes_on(history[-1][self.monitor], others, higher=higher_is_better(self.monitor)):
                 self.reason = f"{self.monitor} is not among the best third of {len(others) + 1} trials"
         return self.reason
 

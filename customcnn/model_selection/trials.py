@@ -11,6 +11,7 @@ import numpy as np
 
 from customcnn.io.atomic import write_bytes
 from customcnn.model_selection.space import Space, chosen_values
+from customcnn.recipe.monitor import higher_is_better
 
 if TYPE_CHECKING:
     import optuna
@@ -88,7 +89,7 @@ def open_study(path: Path, monitor: str) -> Iterator["optuna.Study"]:
         yield optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(journal), lock_obj=lock)),
             study_name="customcnn tune",
-            direction="maximize" if monitor.endswith("accuracy") else "minimize",
+            direction="maximize" if higher_is_better(monitor) else "minimize",
             load_if_exists=True,
         )
     finally:

@@ -18,6 +18,7 @@ from customcnn.model_selection.space import Axis, Space, chosen_values, told
 from customcnn.model_selection.trials import METHODS, SCORES, Outcome, Search, Trial, open_study
 from customcnn.models import get_spec
 from customcnn.progress import Progress, silent
+from customcnn.recipe.monitor import higher_is_better
 from customcnn.recipe.recipe import flat
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from customcnn.runs.series import Series, forget_networks, hash_images, pack_once, spoken_once
@@ -316,7 +317,7 @@ def _reason(error: Exception) -> str | None:
 
 
 def _ranked(trials: Sequence[Trial], monitor: str) -> list[Trial]:
-    sign = -1 if monitor.endswith("accuracy") else 1
+    sign = -1 if higher_is_better(monitor) else 1
     return sorted(trials, key=lambda t: (bool(t.error), sign * t.scores.get(monitor, 0.0), t.number))
 
 

@@ -184,22 +184,3 @@ def lra(schedule: Schedule, base_rate: float, history: History) -> Lra:
     rate = _bounded(schedule, base_rate, base_rate * schedule.factor**all_changes, len(history))
     restore = changed and schedule.dwell and best_epoch > 0
     return Lra(rate, best_epoch, restore, changes >= schedule.stop_patience)
-
-
-def should_stop(monitor: str, patience: int, history: History) -> bool:
-    """Return whether a training stops early: `patience` epochs in a row, the last ones, were not better.
-
-    An epoch is better where its value beats that of every epoch before it; an equal value is not better. So patience 3
-    stops after the third epoch in a row without a better value.
-
-    Args:
-        monitor: which column is watched; higher is better for an accuracy, lower for a loss.
-        patience: how many epochs; 0 never stops.
-        history: the epochs so far.
-    """
-    sign = 1 if monitor.endswith("accuracy") else -1
-    best, waited = -math.inf, 0
-    for row in history:
-        better = sign * row[monitor] > best
-        best, waited = (sign * row[monitor], 0) if better else (best, waited + 1)
-    return 0 < patience <= waited

@@ -17,6 +17,7 @@ import numpy as np
 
 from customcnn.augmentation.draws import draw_turns
 from customcnn.augmentation.settings import Augmentation
+from customcnn.images.dihedral import as_flips, turned_batch
 
 UNCHANGED = Augmentation()
 
@@ -126,7 +127,7 @@ def _free_memory() -> int | None:
 def turns(
     augmentation: Augmentation, key: tuple[int, ...], count: int, *, square: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return how each image of a batch is turned: the draws of `transforms.arrays.turn_batch`.
+    """Return how each image of a batch is turned: the draws of `augmentation.numpy_engine.turn_batch`.
 
     Args:
         augmentation: of which `flip` and `quarter_turns` alone are looked at.
@@ -138,8 +139,7 @@ def turns(
         Three bool (count,): mirrored left to right, top to bottom, and turned by a quarter after that.
     """
     mirrored, upside_down, quarters = draw_turns(augmentation, key, count)
-    half = quarters >= 2  # half a turn is both flips
-    return mirrored ^ half, upside_down ^ half, (quarters % 2 == 1) & square
+    return as_flips(mirrored, upside_down, quarters, square=square)
 
 
 def _put(images: Any, rows: np.ndarray) -> Any:
@@ -181,24 +181,14 @@ def _gather() -> Any:
         def indexed(held: Any, places: np.ndarray, flags: tuple[np.ndarray, ...] = ()) -> Any:
             there = [torch.from_numpy(flag).to(held.device, non_blocking=True) for flag in flags]
             index = torch.from_numpy(places).to(held.device, non_blocking=True)
-            return _turned(torch, held.index_select(0, index), there)
+            taken = held.index_select(0, index)
+            return turned_batch(torch, taken, *there) if there else taken
 
         return indexed
     import jax
 
     def taken(held: Any, places: Any, flags: tuple[Any, ...] = ()) -> Any:
-        return _turned(jax.numpy, jax.numpy.take(held, places, axis=0, mode="clip"), flags)
+        images = jax.numpy.take(held, places, axis=0, mode="clip")
+        return turned_batch(jax.numpy, images, *flags) if flags else images
 
     return jax.jit(taken)
-
-
-def _turned(xp: Any, x: Any, flags: Any) -> Any:
-    """Flip and turn images (n, H, W, 3) by the flags of `turns`, of jax.numpy or torch alike; () leaves them alone."""
-    if not len(flags):
-        return x
-    mirrored, upside_down, quarter = (flag[:, None, None, None] for flag in flags)
-    x = xp.where(mirrored, xp.flip(x, (2,)), x)
-    x = xp.where(upside_down, xp.flip(x, (1,)), x)
-    if x.shape[1] != x.shape[2]:
-        return x
-    return xp.where(quarter, xp.flip(xp.swapaxes(x, 1, 2), (1,)), x)
