@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colors import SIZE, paint
 from PIL import Image
 
 import customcnn
@@ -26,6 +25,7 @@ from customcnn.inference.classifier import Classifier
 from customcnn.inference.decision import Prediction
 from customcnn.inference.predictions import PICTURES, Predictions, as_row
 from customcnn.runs.run_dir import RunDir
+from tests.support.colors import SIZE, paint
 
 QUICK = {"input_size": SIZE, "epochs": 1, "batch_size": 10, "precision": "float32", "verbose": False}
 

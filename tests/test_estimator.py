@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn
-from colors import SIZE
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -28,6 +27,8 @@ from customcnn.inference.classifier import Classifier
 from customcnn.recipe.recipe import load_recipe
 from customcnn.runs.run_dir import RunDir
 from customcnn.training.train import train
+from tests.support import ROOT
+from tests.support.colors import SIZE
 
 RECIPE = {"optimizer": "adam", "precision": "float32"}
 QUICK = {"model": "one-conv", "input_size": 8, "epochs": 2, "batch_size": 8, "random_state": 0, "recipe": RECIPE}
@@ -404,13 +405,13 @@ def test_checks_that_need_no_data(name):
 
 @pytest.mark.slow
 def test_checks_of_scikit_learn_on_tables():
-    """All that the checks ask of a classifier, on tables as they feed them; see tables.py. None is expected to fail."""
+    """All that the checks ask of a classifier, on tables as they feed them. None is expected to fail."""
     # The checks are of the estimator, not of the backend: torch needs no tracing, which is most of so short a training.
     backend = "torch" if find_spec("torch") else "tensorflow"
     environment = {**os.environ, "KERAS_BACKEND": backend, "SCIPY_ARRAY_API": "1", "PYTHONWARNINGS": "ignore"}
     environment["OMP_NUM_THREADS"] = "1"  # several threads only wait for each other at networks so small
-    program = Path(__file__).with_name("tables.py")
-    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True)
+    program = [sys.executable, "-m", "tests.programs.estimator_checks"]
+    done = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = json.loads(done.stdout.partition("CHECKS ")[2])
     assert len(rows) > 50

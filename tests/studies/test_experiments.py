@@ -1,0 +1,260 @@
+"""What lies under experiments/: the published numbers, the recipes and the studies."""
+
+import tomllib
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from customcnn.model_selection.space import TABLE, read_space
+from customcnn.models import get_spec
+from customcnn.models.options import checked_options, checked_size
+from customcnn.recipe.recipe import load_recipe, parse_settings
+from customcnn.studies.study_file import STUDY, read_study
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = ROOT / "experiments"
+PUBLISHED = tomllib.loads((EXPERIMENTS / "published.toml").read_text("utf-8"))
+FILES = sorted(path for path in EXPERIMENTS.rglob("*.toml") if path.name not in (STUDY, "published.toml"))
+SEARCHES = [path for path in FILES if TABLE in tomllib.loads(path.read_text("utf-8"))]
+RECIPES = [path for path in FILES if path not in SEARCHES]
+STUDIES = sorted(EXPERIMENTS.glob(f"*/{STUDY}"))
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+each_recipe = pytest.mark.parametrize("path", RECIPES, ids=name)
+each_study = pytest.mark.parametrize("path", STUDIES, ids=name)
+
+# ---------------------------------------------------------------- the published numbers, by their own arithmetic
+
+
+def test_the_reports_matrix_gives_its_scores():
+    figure = PUBLISHED["report"]["figure_23"]
+    (a, b), (c, d) = figure["confusion_matrix"]
+    assert a + b + c + d == PUBLISHED["report"]["split_sizes"]["test"] == 2121
+    assert round(100 * (a + d) / 2121, 2) == figure["accuracy_percent"] == 93.02
+    assert (b + d, c + d) == (680, 674)
+    assert round(d / 680, 2) == figure["precision"] and round(d / 674, 2) == figure["recall"]
+    # So these two are about hem: those of the blasts are .95.
+    assert round(a / (a + c), 2) == round(a / (a + b), 2) == 0.95
+    assert PUBLISHED["report"]["table_2_accuracy_percent"]["proposed"] == figure["accuracy_percent"]
+
+
+def test_the_reports_split_is_by_its_own_rule():
+    sizes = PUBLISHED["report"]["split_sizes"]
+    assert sizes["train"] + sizes["test"] == sizes["train_as_printed_in_text"] + sizes["test_as_printed_in_text"]
+    assert sizes["train"] + sizes["test"] == 10_600 and sizes["train_as_printed_in_text"] == int(0.8 * 10_600)
+
+
+def test_figure_18_adds_up():
+    figure = PUBLISHED["report"]["figure_18"]
+    assert figure["trainable_params"] + figure["non_trainable_params"] == figure["total_params"]
+    channels = 128
+    for (row, (_, _, filters), parameters), (follower, *_) in pairwise([*figure["rows"], ["end", None, 0]]):
+        if "conv" in row:
+            assert parameters == 9 * channels * filters + filters
+            assert follower.startswith("batch_normalization")
+            channels = filters
+        else:
+            assert parameters == (4 * filters if row.startswith("batch") else 0)
+    widths, blocks = (32, 64, 128, 256, 384, 512), (3, 2, 2, 2, 2, 2)
+    layers = [width for width, count in zip(widths, blocks, strict=True) for _ in range(count)]
+    assert sum(9 * a * b + b + 4 * b for a, b in pairwise([3, *layers])) == figure["total_params"]
+    assert sum(2 * width for width in layers) == figure["non_trainable_params"]
+
+
+def test_figure_19_adds_up():
+    figure = PUBLISHED["report"]["figure_19"]
+    assert sum(parameters for _, parameters in figure["rows"]) == figure["total_params"]
+    assert figure["trainable_params"] + figure["non_trainable_params"] == figure["total_params"]
+    assert figure["rows"][0][1] == PUBLISHED["report"]["figure_18"]["total_params"]
+    assert dict(figure["rows"])["dense 4096"] == 5 * 5 * 512 * 4096 + 4096
+
+
+def test_the_small_networks_parameters():
+    *rest, total = PUBLISHED["small_cnn"]["params"].values()
+    assert sum(rest) == total == get_spec("small").parameters
+    assert rest == [27 * 32 + 32, 9 * 32 * 64 + 64, 9 * 64 * 64 + 64, 26 * 26 * 64 * 64 + 64, 64 + 1]
+    assert PUBLISHED["small_cnn"]["shapes"][-1] == [26, 26, 64]
+
+
+def test_the_small_networks_splits_leave_1867_cells_out():
+    sizes = PUBLISHED["small_cnn"]["split_sizes"]
+    plain, enlarged = sizes["train"] + sizes["validation"], sizes["enlarged_train"] + sizes["enlarged_validation"]
+    assert (plain, enlarged) == (10_661 - 1867, 2 * 7272 - 1867)
+    assert sizes["train"] == int(0.8 * plain) and sizes["enlarged_train"] == int(0.8 * enlarged)
+
+
+def test_the_transfer_studys_reports_are_of_534_images():
+    for scores in PUBLISHED["transfer"]["report"].values():
+        assert round(1 - scores["errors"] / 534, 4) == scores["accuracy"]
+        hits = round(scores["recall_all"] * 364) + round(scores["recall_hem"] * 170)
+        assert hits == 534 - scores["errors"]
+        for label in ("all", "hem"):
+            precision, recall = scores[f"precision_{label}"], scores[f"recall_{label}"]
+            assert 2 * precision * recall / (precision + recall) == pytest.approx(scores[f"f1_{label}"], abs=1e-4)
+
+
+def test_the_transfer_studys_other_accuracies_are_of_533_images():
+    assert PUBLISHED["transfer"]["split_sizes"] == [9594, 534, 533] and sum((9594, 534, 533)) == 10_661
+    for scores in PUBLISHED["transfer"]["loss_accuracy"].values():
+        fits = {n: any(round(hits / n, 4) == scores["eval_accuracy"] for hits in range(n)) for n in (533, 534)}
+        assert fits == {533: True, 534: False}
+
+
+def test_the_transfer_studys_parameters_add_up():
+    for params in PUBLISHED["transfer"]["params"].values():
+        assert params["trainable"] + params["non_trainable"] == params["total"]
+
+
+def test_the_blood_cell_reports_give_their_accuracy():
+    blood = PUBLISHED["blood_cells"]
+    for part, images in (("test", 2487), ("validation", 1989)):
+        rows = [row for row in blood[part].values() if isinstance(row, dict)]
+        assert sum(row["support"] for row in rows) == images == blood["split_sizes"][part]
+        accuracy = sum(row["recall"] * row["support"] for row in rows) / images
+        wanted = blood["test_accuracy_percent"] / 100 if part == "test" else blood["validation"]["accuracy"]
+        assert accuracy == pytest.approx(wanted, abs=0.006)
+    assert round(100 * 1313 / 2487, 3) == blood["test_accuracy_percent"]
+    assert blood["split_sizes"]["train"] + blood["split_sizes"]["validation"] == 9957
+
+
+def numbers(value: Any) -> Iterator[float]:
+    """Yield the numbers inside a value, in their order."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from numbers(inner)
+    elif isinstance(value, int | float):
+        yield value
+
+
+def test_the_numbers_are_those_of_the_collected_facts(shared_data):
+    facts = tomllib.loads((shared_data.parent / "published.toml").read_text("utf-8"))
+    assert set(facts) == set(PUBLISHED)
+    for table, values in facts.items():
+        for key, value in values.items():
+            if list(numbers(value)):
+                assert list(numbers(PUBLISHED[table][key])) == list(numbers(value)), f"{table}.{key}"
+
+
+# ---------------------------------------------------------------- recipes
+
+
+@each_recipe
+def test_a_recipe_is_read_and_its_network_takes_its_options(path):
+    from customcnn.training.classification import network_options
+
+    recipe = load_recipe(path, {})
+    spec = get_spec(recipe.model)
+    checked_size(spec, recipe.input_size or spec.input_size, recipe.center_crop)
+    checked_options(spec, network_options(recipe))
+    # What the networks used so far could not fetch can be left out.
+    load_recipe(path, parse_settings(["weights=none"]))
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=name)
+def test_a_search_is_read(path):
+    assert read_space(path, {}).axes
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_recipe_opens_with_its_command_and_says_what_to_expect(path):
+    heading = path.read_text("utf-8").split("\n\n")[0]
+    assert all(line.startswith("#") for line in heading.splitlines())
+    assert "customcnn " in heading
+    assert all(len(line) <= 120 for line in heading.splitlines())
+    if path.parent != EXPERIMENTS:
+        assert name(path) in heading
+        assert "# Takes: " in heading and "# Published: " in heading and "# Measured: " in heading
+    if path in RECIPES:
+        assert "customcnn train " in heading or "customcnn crossval " in heading
+
+
+def spellings(value: float) -> set[str]:
+    """Return how a share may be written: .8162, 81.62 %."""
+    return {f"{value:.{digits}f}".lstrip("0") for digits in (2, 3, 4)} | {f"{100 * value:.6g} %"}
+
+
+@each_study
+def test_headings_and_readme_have_the_published_accuracies(path):
+    readme = (EXPERIMENTS / "README.md").read_text("utf-8")
+    for row in read_study(path).rows:
+        wanted = [scores.get("accuracy") for place, scores in row.published.items() if place != "training"]
+        heading = row.recipe.read_text("utf-8").split("\n\n")[0].partition("# Published: ")[2]
+        for value in filter(None, wanted):
+            assert any(text in heading for text in spellings(value)), f"{row.name}: {value} is not in its heading"
+            assert any(text in readme for text in spellings(value)), f"{row.name}: {value} is not in the README"
+
+
+@pytest.mark.parametrize("path", [*FILES, *STUDIES], ids=name)
+def test_the_readme_lists_every_file(path):
+    assert f"({path.relative_to(EXPERIMENTS)})" in (EXPERIMENTS / "README.md").read_text("utf-8")
+
+
+# ---------------------------------------------------------------- studies
+
+
+@each_study
+def test_a_study_is_read_and_has_a_row_for_each_of_its_recipes(path):
+    study = read_study(path)
+    assert study.title and study.rows
+    # The honest recipes for blood cells take other data than the rest of their folder.
+    recipes = {file for file in FILES if file.parent == path.parent and not file.match("honest/blood-cells*")}
+    assert {row.recipe for row in study.rows} == recipes
+
+
+def test_every_folder_of_recipes_is_a_study():
+    assert {path.parent for path in STUDIES} == {path.parent for path in FILES if path.parent != EXPERIMENTS}
+
+
+def test_every_row_of_the_pretrained_table_is_a_row_of_the_study():
+    rows = read_study(EXPERIMENTS / "pretrained" / STUDY).rows
+    accuracies = sorted(row.published["test"]["accuracy"] for row in rows)
+    assert accuracies == sorted(row["accuracy"] for row in PUBLISHED["pretrained"]["accuracy"].values())
+    assert len(rows) == 16
+
+
+def test_percentages_become_shares():
+    rows = {row.name: row for row in read_study(EXPERIMENTS / "report" / STUDY).rows}
+    assert rows["alexnet"].published["validation"]["accuracy"] == 0.8162
+    assert rows["proposed"].published["validation"]["precision.hem"] == 0.89
+
+
+# ---------------------------------------------------------------- each kind of network trains
+
+SMALLER = {
+    "report/alexnet": ["input_size=75"],
+    "report/vgg16": ["input_size=64"],
+    "report/proposed-figures": ["input_size=48"],
+    "small-cnn/best": [],
+    "transfer/mobilenet": ["input_size=64"],
+    "pretrained/one-conv": [],
+    "pretrained/googlenet": ["input_size=64"],
+    "pretrained/efficientnetb0-center-crop": ["input_size=96", "center_crop=64"],
+    "blood-cells/mobilenetv2": ["input_size=64"],
+    "honest/small": ["input_size=64"],
+}
+"""One recipe of each kind, small enough to train in seconds; the other networks are built in tests/models/.py."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", SMALLER)
+def test_a_recipe_trains_for_an_epoch(recipe, tmp_path):
+    """On a few drawn cells; from random weights, since others must be downloaded."""
+    from customcnn.data.manifest import scan
+    from customcnn.data.split import shares, split_folder
+    from customcnn.data.synthetic import draw_samples
+    from customcnn.runs.run_dir import RunDir
+    from customcnn.training.train import train
+
+    draw_samples(tmp_path / "cells", subjects=2, cells=4, size=64)
+    split_folder(scan(tmp_path / "cells"), tmp_path / "parts", shares(0.5))
+    settings = parse_settings(["weights=none", "epochs=1", "batch_size=4", *SMALLER[recipe]])
+    chosen = load_recipe(EXPERIMENTS / f"{recipe}.toml", settings)
+    result = train(scan(tmp_path / "parts"), RunDir(tmp_path / "run"), chosen)
+    assert len(result.history) == 1 and result.run.best.is_file()
