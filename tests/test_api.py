@@ -89,14 +89,14 @@ def test_without_groups_images_are_split_one_by_one_with_a_warning(tmp_path):
     assert [record.split for record in records] == split_by_image(labels, shares(0.8), 120)
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_a_split_by_image_where_groups_are_known_is_said_to_leak(folder, tmp_path):
     with pytest.warns(LeakageWarning, match=r"Inflated by leakage: .* that the network was trained on"):
         found = fit(folder, out=tmp_path / "run", by="image", ratio=0.5, **QUICK)
     assert found.notes[0].startswith("Inflated by leakage")
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_a_folder_that_is_split_stays_as_it_is(tmp_path):
     data = paint(tmp_path / "data", {"train/red": 8, "train/blue": 8, "validation/red": 4, "validation/blue": 4})
     shutil.copy(data / "train" / "red" / "0.bmp", data / "validation" / "red" / "copy.bmp")
@@ -106,7 +106,7 @@ def test_a_folder_that_is_split_stays_as_it_is(tmp_path):
     assert (counts["train", "red"], counts["validation", "red"]) == (8, 5)
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_a_group_pattern_is_taken(tmp_path):
     data = paint(tmp_path / "data", {"red": 12, "blue": 12})
     found = fit(data, out=tmp_path / "run", group_pattern=r"/(\d)", **QUICK)
@@ -126,7 +126,7 @@ def test_drawn_cells_are_said_to_be_drawn(tmp_path):
     assert found.notes == [DRAWN] and parts(found.run)["train"] & {"1", "2"}, "the groups of the manifest"
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_the_same_seed_gives_the_same_network(folder, tmp_path):
     runs = [fit(folder, out=tmp_path / name, seed=seed, **QUICK).run for name, seed in (("a", 5), ("b", 5), ("c", 6))]
     histories = [run.history.read_bytes() for run in runs]
@@ -134,7 +134,7 @@ def test_the_same_seed_gives_the_same_network(folder, tmp_path):
     assert parts(runs[0]) == parts(runs[1])
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_any_key_of_a_recipe_may_be_set(folder, tmp_path):
     found = fit(folder, out=tmp_path / "run", augmentation={"flip": "both"}, learning_rate=0.01, **QUICK)
     recipe = found.run.read_recipe()
@@ -142,7 +142,7 @@ def test_any_key_of_a_recipe_may_be_set(folder, tmp_path):
     assert recipe.optimizer == "adam", "the network's own habit"
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_a_recipe_file_is_taken_and_settings_win(folder, tmp_path):
     file = tmp_path / "recipe.toml"
     file.write_text('model = "one-conv"\nlearning_rate = 0.5\nepochs = 7\n')
@@ -151,7 +151,7 @@ def test_a_recipe_file_is_taken_and_settings_win(folder, tmp_path):
     assert (recipe.model, recipe.learning_rate, recipe.epochs) == ("one-conv", 0.5, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_epochs_are_told_unless_quiet(folder, tmp_path, capsys):
     fit(folder, out=tmp_path / "run", **{**QUICK, "verbose": True})
     told = capsys.readouterr().out
@@ -160,7 +160,7 @@ def test_epochs_are_told_unless_quiet(folder, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_the_run_goes_to_runs_and_is_not_written_over(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert fit(folder, **QUICK).run.path == Path("runs/small")
@@ -269,7 +269,7 @@ def test_a_function_may_explain(model, cell):
         model.explain(cell, "hem", lambda function, image, index: image)
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 def test_an_export_predicts_and_keras_explains(model, cell, tmp_path):
     pytest.importorskip("openvino")
     from customcnn.export import export
@@ -396,7 +396,7 @@ def test_importing_the_package_loads_nothing():
     assert loaded_by("import customcnn; dir(customcnn); customcnn.__version__") == {"customcnn"}
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_names_are_loaded_when_they_are_used():
     loaded = loaded_by("import customcnn; assert customcnn.load is customcnn.load")
     assert "customcnn.api" in loaded and not loaded & {"keras", "tensorflow", "sklearn", "matplotlib"}
@@ -412,7 +412,7 @@ def test_every_public_name_is_there():
         customcnn.nothing  # noqa: B018
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_type_checkers_see_the_names(tmp_path):
     mypy = pytest.importorskip("mypy.api")
     (tmp_path / "use.py").write_text(

@@ -88,7 +88,7 @@ def test_it_learns_and_predicts(fitted, images):
     assert not hasattr(fitted, "n_features_in_"), "images have no columns"
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_it_is_the_network_of_train(images, tmp_path):
     """The same images, parts and recipe through the package's own way give the same probabilities."""
     pixels, labels = images
@@ -110,7 +110,7 @@ def test_it_is_the_network_of_train(images, tmp_path):
     assert [row["val_accuracy"] for row in mine.history_] == [row["val_accuracy"] for row in run.read_history()]
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("names", [(7, -3), (True, False), ("1", "0")])
 def test_labels_keep_their_type_and_order(images, names):
     pixels, labels = images
@@ -120,7 +120,7 @@ def test_labels_keep_their_type_and_order(images, names):
     assert found.predict(pixels).dtype == y.dtype and found.score(pixels, y) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_eleven_classes_stay_in_order():
     """As text, class 10 would come before class 2."""
     pixels = np.repeat(np.arange(11, dtype=np.uint8) * 20, 4)[:, None, None].repeat(SIZE, 1).repeat(SIZE, 2)
@@ -130,7 +130,7 @@ def test_eleven_classes_stay_in_order():
     assert [int(name) for name in found.network_.info.classes] == [*range(11)]
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_the_same_state_gives_the_same_network(images):
     pixels, labels = images
     one, same, other = (network(random_state=seed).fit(pixels, labels).predict_proba(pixels) for seed in (3, 3, 4))
@@ -146,7 +146,7 @@ def test_the_global_generators_are_left_alone(images):
     np.testing.assert_array_equal(np.random.rand(3), expected)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_without_a_state_each_fit_is_another(images):
     pixels, labels = images
     np.random.seed(1)
@@ -166,7 +166,7 @@ def test_images_of_every_kind_give_the_same_answer(fitted, images, paths):
         np.testing.assert_array_equal(fitted.predict_proba(way), wanted)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_files_and_arrays_train_the_same_network(images, paths):
     pixels, labels = images
     by_files = network().fit(paths, labels)
@@ -174,7 +174,7 @@ def test_files_and_arrays_train_the_same_network(images, paths):
     assert all(path.is_file() for path in paths)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_a_table_is_images_where_their_shape_is_known(images):
     pixels, labels = images
     table = pixels.reshape(24, -1)
@@ -185,7 +185,7 @@ def test_a_table_is_images_where_their_shape_is_known(images):
     np.testing.assert_array_equal(shares.predict_proba(table / 127.5 - 1), found.predict_proba(table))
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_grey_images(images):
     pixels, labels = images
     grey = pixels[..., 0]  # red is bright here
@@ -212,7 +212,7 @@ def test_levels_by_hand():
 # ---------------------------------------------------------------- what is held out
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_groups_are_held_out_whole(images, monkeypatch):
     seen = []
 
@@ -321,7 +321,7 @@ def test_a_pickle_gives_the_same_answers(fitted, images):
     assert again.classes_.tolist() == fitted.classes_.tolist()
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_cross_validation_by_group(images, paths):
     """Every fold is trained anew, on the images of the other groups alone."""
     labels, groups = images[1], np.arange(24) // 4
@@ -329,7 +329,7 @@ def test_cross_validation_by_group(images, paths):
     assert scores.shape == (3,) and scores.mean() > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_groups_reach_the_fit_by_metadata_routing(images, monkeypatch):
     seen = []
     parts = ImageClassifier._parts
@@ -346,7 +346,7 @@ def test_groups_reach_the_fit_by_metadata_routing(images, monkeypatch):
     assert len(seen) == 2 and not set(seen[0]) & set(seen[1])
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_a_grid_search_over_parameters_and_recipe_keys(images):
     grid = {"learning_rate": np.array([1e-9, 0.01]), "recipe": [RECIPE]}
     search = GridSearchCV(network(epochs=5), grid, cv=2).fit(*images)
@@ -354,7 +354,7 @@ def test_a_grid_search_over_parameters_and_recipe_keys(images):
     assert search.predict(images[0]).shape == (24,)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_in_a_pipeline(images):
     pixels, labels = images
     steps = [("half", FunctionTransformer(lambda x: x[:, ::2, ::2])), ("net", network(learning_rate=0.01))]
@@ -362,7 +362,7 @@ def test_in_a_pipeline(images):
     assert found.score(pixels, labels) == 1 and found.named_steps["net"].epochs == 5
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_it_reads_the_digits_of_scikit_learn():
     """Real data, a table of floats from 0 to 16: after some epochs most digits are read."""
     from sklearn.datasets import load_digits
@@ -403,7 +403,7 @@ def test_checks_that_need_no_data(name):
     getattr(estimator_checks, name)("ImageClassifier", ImageClassifier())
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_checks_of_scikit_learn_on_tables():
     """All that the checks ask of a classifier, on tables as they feed them. None is expected to fail."""
     # The checks are of the estimator, not of the backend: torch needs no tracing, which is most of so short a training.

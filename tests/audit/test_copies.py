@@ -358,7 +358,7 @@ def test_a_damaged_image_is_named(tmp_path):
 # ---------------------------------------------------------------- real photographs
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_the_originals_of_real_photographs(shared_data):
     """Of every fourth one, with all its copies."""
     with (shared_data / "blood-cells-originals.csv").open(newline="") as file:

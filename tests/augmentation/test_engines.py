@@ -573,12 +573,11 @@ def test_layers_do_not_follow_the_habits_of_the_process() -> None:
         keras.config.set_image_data_format(order)
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_layers_on_every_backend(backend: str) -> None:
     pytest.importorskip(backend)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    command += ["-k", "layers", "-m", "not slow"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "layers"]
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]

@@ -108,7 +108,7 @@ def parts(tmp_path_factory) -> Path:
 # ---------------------------------------------------------------- trainings
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_three_devices_come_to_what_one_comes_to(backend, parts, tmp_path):
     """The last batch of 2 images does not divide among three devices."""
@@ -118,7 +118,8 @@ def test_three_devices_come_to_what_one_comes_to(backend, parts, tmp_path):
     compare(alone, trained(backend, parts, tmp_path / "shared", 3), loss=0.05 if backend == "tensorflow" else 1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.backend
+@pytest.mark.kill
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_run_goes_on_with_another_number_of_devices(backend, parts, tmp_path):
     # Not 12: of a last batch of 2 images, batch normalisation keeps the signs of differences, and magnifies rounding.

@@ -107,7 +107,7 @@ def test_the_precision_of_a_cpu(monkeypatch, has, depthwise, expected):
     assert devices.dtype_policy("bfloat16", "cpu", depthwise) == "mixed_bfloat16"
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 @pytest.mark.parametrize("spec", list_models(), ids=lambda spec: spec.name)
 def test_the_table_knows_depthwise_convolutions(spec):
     model = build_model(spec.name, classes=2, input_size=max(spec.minimum_size, 75))

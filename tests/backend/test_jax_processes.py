@@ -165,7 +165,7 @@ def test_other_backends_are_refused(parts, tmp_path):
 # ---------------------------------------------------------------- real processes
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 def test_two_processes_equal_one(parts, tmp_path):
     options = [f"augmentation.{key}" for key in ("flip=both", "quarter_turns=true")]
     options += ["sampling.class_weights=balanced", "sampling.views=43"]
@@ -187,7 +187,8 @@ def test_two_processes_equal_one(parts, tmp_path):
     assert sizes[0] <= 90 // 2 + 1 and sizes[-1] == 90  # each process packed its share alone
 
 
-@pytest.mark.slow
+@pytest.mark.backend
+@pytest.mark.kill
 @pytest.mark.parametrize("killed", [0, 1])
 def test_where_one_is_killed_the_others_end_and_all_go_on(parts, tmp_path, killed):
     run, unbroken = tmp_path / "run", tmp_path / "unbroken"
@@ -232,7 +233,8 @@ with join(Rank(sys.argv[1], int(sys.argv[2]), 2)) as job:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.backend
+@pytest.mark.kill
 @pytest.mark.parametrize("killed", [0, 1])
 def test_who_waits_for_one_that_is_killed_ends_too(killed):
     pytest.importorskip("jax")
@@ -259,7 +261,7 @@ def test_who_waits_for_one_that_is_killed_ends_too(killed):
             process.communicate()
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 def test_an_error_of_one_process_is_the_error_of_all(parts, tmp_path):
     """Rank 1 gets a folder with other images; then the first finds a run in its way."""
     draw_samples(tmp_path / "cells", subjects=5, cells=8, size=48, seed=2)
@@ -279,7 +281,7 @@ def test_an_error_of_one_process_is_the_error_of_all(parts, tmp_path):
         assert error.splitlines()[-1].startswith("Error: Run ") and "exists." in error
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 def test_what_several_processes_cannot_do_is_said_by_all(parts, tmp_path):
     job = start("train", parts, *SMALL, "--set", "ema=0.9", "--out", tmp_path / "run")
     for status, _, error in finish(job):

@@ -127,13 +127,13 @@ def _steps(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 every_network = pytest.mark.parametrize(
-    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.backend) for name in SLOW)]
 )
 # Quick: the backend that is in use, in the precision that is in use. The rest takes minutes.
 every_backend = pytest.mark.parametrize(
     ("backend", "precision"),
     [
-        pytest.param(*pair, marks=() if pair == (DEFAULT, "float32") else pytest.mark.slow)
+        pytest.param(*pair, marks=() if pair == (DEFAULT, "float32") else pytest.mark.backend)
         for pair in itertools.product(BACKENDS, TOLERANCES)
     ],
 )
@@ -163,7 +163,7 @@ def test_the_step_is_sound(results, backend, name, precision):
     np.testing.assert_allclose(bias, -RATE * (output - targets).mean(axis=0), atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 @every_network
 @the_others
 def test_backends_agree(results, backend, precision, name):

@@ -266,7 +266,7 @@ def test_ctrl_c_while_the_workers_start(tmp_path, delay):
     assert (done.returncode, output, errors.strip()) == (130, "", "Stopped.")
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_ctrl_c_while_training(tmp_path, make_folder):
     data = make_folder({f"{part}/{label}": 8 for part in ("train", "validation") for label in ("all", "hem")})
     run = tmp_path / "run"

@@ -73,7 +73,8 @@ def test_what_keeps_it_silent_is_set_for_a_while(monkeypatch):
     assert dict(os.environ) == before and not folder.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.kill
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize(
     ("number", "status", "options"), [(signal.SIGINT, 130, ()), (signal.SIGTERM, 143, ("--no-page",))]
@@ -96,7 +97,7 @@ def test_it_starts_and_ends_cleanly(run, tmp_path, monkeypatch, number, status, 
     assert number != signal.SIGINT or log.endswith("Stopped.\n")
 
 
-@pytest.mark.slow
+@pytest.mark.browser
 def test_the_page_opens_no_file_and_no_address_that_a_client_names(run, tmp_path):
     secret = tmp_path / "secret.png"
     secret.write_bytes(GOOD)
@@ -129,7 +130,7 @@ def test_the_page_opens_no_file_and_no_address_that_a_client_names(run, tmp_path
         assert refused.status == 413 and b"at most 20 MB" in refused.body
 
 
-@pytest.mark.slow
+@pytest.mark.browser
 def test_the_page_keeps_nothing_of_a_visit(run):
     with quiet_environment():
         from customcnn.serve.app import build_app
@@ -152,7 +153,7 @@ def test_the_page_keeps_nothing_of_a_visit(run):
         service.close()
 
 
-@pytest.mark.slow
+@pytest.mark.browser
 def test_an_export_answers_without_keras(run, tmp_path):
     pytest.importorskip("openvino")
     from customcnn.export import export

@@ -153,7 +153,7 @@ def outcome(tmp_path_factory) -> Callable[[str], tuple[int, str, str]]:
     patch.undo()
 
 
-each = pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in WAY])
+each = pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.docs) for n in WAY])
 
 
 # ---------------------------------------------------------------- --json
@@ -242,7 +242,7 @@ def test_what_a_training_says(outcome):
     assert found["notes"][0] == found["leakage"]["warning"] and len(found["notes"]) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_what_others_say(outcome):
     found = {name: json.loads(outcome(name)[1]) for name in ("ensemble", "reproduce", "demo", "report")}
     assert [member["run"] for member in found["ensemble"]["members"]] == ["run", "other"]
@@ -430,7 +430,7 @@ LONG: tuple[tuple[list[object], set[str]], ...] = (
 """Lines of long work, and the bars that they are to draw."""
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_long_work_has_a_bar(outcome, monkeypatch):
     outcome("crop")
     for words, labels in LONG:

@@ -231,7 +231,7 @@ def test_a_pool_audits_alike(made):
     assert audit(data, workers=Copying()).as_dict() == audit(data, workers=1).as_dict()
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_a_pool_finds_the_same_copies(made):
     data = scan(made.augmented).part("train")
     assert find_copies(data, workers=Copying()) == find_copies(data, workers=1)
@@ -306,7 +306,7 @@ def test_local_folders_go_to_s3(cells, made, far, step, src, dst):
     assert tree(far / "out") == tree(getattr(made, dst))
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_processes_change_images_of_s3_alike(cells, far, tmp_path):
     change_it(cells, tmp_path / "out")
     change_it(upload(cells, far / "src"), far / "out", 2)
@@ -642,7 +642,7 @@ class Meeting:
             yield result
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_two_nodes_augment_two_thousand_images_alike(many, cluster, tmp_path):
     cells, expected = many
     pool = Meeting(cluster, tmp_path / "nodes")
@@ -652,7 +652,8 @@ def test_two_nodes_augment_two_thousand_images_alike(many, cluster, tmp_path):
     assert len(pool.worked) == 2, "each node has done some of it"
 
 
-@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.kill
 def test_a_node_that_is_killed_at_work_changes_nothing(many, nodes, cluster, tmp_path):
     cells, expected = many
     node = nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
@@ -683,14 +684,14 @@ def test_a_node_that_is_killed_at_work_changes_nothing(many, nodes, cluster, tmp
     assert tree(tmp_path / "out") == tree(expected)
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 @steps
 def test_two_nodes_work_from_s3_to_s3(cells, made, cluster, far, step, src, dst):
     step(upload(local(cells, made, src), far / "src"), far / "out", cluster)
     assert tree(far / "out") == tree(getattr(made, dst))
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_a_command_on_two_nodes_from_s3_to_a_folder(cells, made, nodes, far, tmp_path):
     upload(cells, far)
     done = shell("split", far, "out", "--ratio", 0.5, "--val", 0.25, "--on", nodes.address, cwd=tmp_path)
@@ -698,7 +699,7 @@ def test_a_command_on_two_nodes_from_s3_to_a_folder(cells, made, nodes, far, tmp
     assert tree(tmp_path / "out") == tree(made.parts)
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_two_nodes_pack_and_audit_alike(made, cluster, far, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
@@ -714,7 +715,7 @@ def test_two_nodes_pack_and_audit_alike(made, cluster, far, tmp_path, monkeypatc
     assert find_copies(test, workers=cluster) == find_copies(test, workers=1) == find_copies(there.part("test"))
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_bad_images_are_named_by_two_nodes_as_by_one_machine(cells, cluster, tmp_path):
     src = upload_locally(cells, tmp_path / "src")
     (src / "all/bad.bmp").write_bytes(b"BM")
@@ -726,7 +727,7 @@ def test_bad_images_are_named_by_two_nodes_as_by_one_machine(cells, cluster, tmp
     assert errors[0] == errors[1] and "bad.bmp" in errors[0]
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_a_bad_image_on_two_nodes_leaves_nothing_at_an_address(cells, cluster, far, tmp_path):
     src = upload_locally(cells, tmp_path / "src")
     (src / "all/UID_0_0_0_x.bmp").write_bytes(b"BM")
@@ -758,7 +759,8 @@ with connect(sys.argv[1]) as cluster:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.kill
 def test_work_on_a_cluster_goes_on_after_a_kill(many, nodes, cluster, tmp_path):
     cells, expected = many
     words = [sys.executable, "-c", KILLED_ON_RAY, nodes.address, str(cells), str(tmp_path / "out")]
@@ -772,7 +774,7 @@ def test_work_on_a_cluster_goes_on_after_a_kill(many, nodes, cluster, tmp_path):
     assert {path: now[path].stat().st_mtime_ns for path in finished} == finished
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_all_nodes_must_see_a_folder(cluster, tmp_path):
     from customcnn.cluster import require_shared
 

@@ -87,7 +87,8 @@ def unbroken(parts, tmp_path_factory):  # noqa: F811
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.kill
 @pytest.mark.parametrize("kill", ["node", "command"])
 def test_a_job_comes_to_its_end_whatever_is_lost(parts, unbroken, tmp_path, kill):  # noqa: F811
     run = tmp_path / "run"
@@ -100,7 +101,7 @@ def test_a_job_comes_to_its_end_whatever_is_lost(parts, unbroken, tmp_path, kill
     same_training(run, unbroken)
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_an_error_of_the_command_is_not_tried_again(parts, tmp_path):  # noqa: F811
     report = launched("nothing", tmp_path / "run", "train", parts, *SMALL, "--set", "ema=0.9")
     assert (report["status"], report["printed"]) == (1, "")

@@ -514,7 +514,8 @@ def local(data, tmp_path_factory) -> tuple[Path, Path, str]:
     return folder / "search.toml", folder / "out", printed
 
 
-@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.kill
 @pytest.mark.parametrize("kill", ["node", "driver"])
 def test_a_grid_survives_the_loss_of_a_node_and_of_the_command(data, local, tmp_path, kill):
     found, whole, printed = local
@@ -531,7 +532,7 @@ def test_a_grid_survives_the_loss_of_a_node_and_of_the_command(data, local, tmp_
         assert f"Trial {number}: begun again on 127.0.0.1" in done["told"]
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_folds_are_those_without_ray(data, tmp_path):
     (tmp_path / "recipe.toml").write_text(GRID.partition("[search]")[0])
     line = ["--recipe", tmp_path / "recipe.toml", "--folds", 2, "--resamples", 20, "--out"]
@@ -543,7 +544,7 @@ def test_folds_are_those_without_ray(data, tmp_path):
     assert same_files(tmp_path / "local", tmp_path / "ray", *whole, *folds)
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_early_stops_of_real_trainings(data, tmp_path):
     space(tmp_path, GRID.replace("[0.001, 0.01]", "[0.01, 1e-7]"))
     line = ["tune", data.root, "--recipe", tmp_path / "search.toml", "--early-stop", "asha"]
@@ -561,7 +562,7 @@ def test_early_stops_of_real_trainings(data, tmp_path):
         assert len(run.read_history()) == int(row["trained_epochs"]) and run.curves.is_file() and run.best.is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_the_price_of_a_leak_is_that_without_ray(tmp_path):
     cells = tmp_path / "cells"
     command("samples", cells, "--subjects", 6, "--cells", 4, "--size", 32)
@@ -589,7 +590,7 @@ name = "second"
 """
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_rows_of_a_study_are_those_without_ray(data, tmp_path):
     folder = tmp_path / "paper"
     folder.mkdir()
@@ -610,7 +611,8 @@ def test_rows_of_a_study_are_those_without_ray(data, tmp_path):
     assert (tmp_path / "ray" / "runs" / "first" / "last.keras").stat().st_mtime_ns == before, "done before"
 
 
-@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.kill
 def test_ctrl_c_stops_all_trainings_and_leaves_what_can_be_resumed(data, local, tmp_path):
     found, whole, _ = local
     out = tmp_path / "out"

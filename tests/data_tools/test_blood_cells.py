@@ -313,7 +313,7 @@ def test_real_images_in_kaggles_layout_leak_by_image_and_not_by_group(real, tmp_
         assert (str(leakage.warning) in done.stderr) == leaks
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_all_real_images(shared_data, tmp_path):
     release, unknown = blood_cells.with_groups(
         blood_cells.read_release(shared_data / "blood-cells"), shared_data / "blood-cells-originals.csv"

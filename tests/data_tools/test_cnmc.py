@@ -55,7 +55,7 @@ def few(tmp_path):
     return tmp_path / "release"
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_the_whole_release_is_found(release):
     cells = cnmc.read_release(release)
     assert cnmc.differences(cells) == []
@@ -70,7 +70,7 @@ def test_the_whole_release_is_found(release):
     assert len([cell for cell in cells if cell.fold == "final"]) == 2586
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_class_folders_of_the_whole_release(release, tmp_path):
     manifest = cnmc.to_class_folders(cnmc.read_release(release), tmp_path / "cells")
     assert scan(tmp_path / "cells").records == manifest.records

@@ -56,7 +56,7 @@ def test_a_notebook_with_drawn_cells_says_so(notebook: Path) -> None:
     assert "drawn" in text and "says anything about leukemia" in text
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 @each_notebook
 def test_the_cells_run_one_after_the_other(notebook: Path, tmp_path: Path) -> None:
     """Without Jupyter: as one program, in which the last line of a cell is shown where it can be."""
@@ -74,7 +74,7 @@ def test_the_cells_run_one_after_the_other(notebook: Path, tmp_path: Path) -> No
     assert sum("<div><img " in html for html in shown) == 7
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 @each_notebook
 def test_jupyter_runs_it_and_shows_the_pictures(notebook: Path, tmp_path: Path) -> None:
     nbclient = pytest.importorskip("nbclient")

@@ -373,7 +373,7 @@ def classroom(tmp_path_factory: pytest.TempPathFactory) -> Classroom:
     return room
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 @each_lesson
 def test_shell_blocks_of_the_lesson_run_and_print_what_is_shown(classroom: Classroom, lesson: str) -> None:
     assert lesson in classroom.status, f"not run: {list(classroom.status)[-1]} failed"
@@ -390,7 +390,7 @@ def test_shell_blocks_of_the_lesson_run_and_print_what_is_shown(classroom: Class
             before = block
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 @each_lesson
 def test_python_blocks_of_the_lesson_run_and_print_what_is_shown(classroom: Classroom, lesson: str) -> None:
     assert classroom.status.get("visualize") == 0, "the commands before it failed"

@@ -176,7 +176,7 @@ assert not [name for name in sys.modules if name.startswith("customcnn")]
 """
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 @pytest.mark.parametrize("classes", [2, 3])
 def test_plain_keras_loads_it_on_every_backend(backend, classes, tmp_path):

@@ -253,7 +253,7 @@ def coverage(groups: int, images: int, rounds: int, known: bool) -> float:
     return held / rounds
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize(("groups", "images", "known"), [(120, 4, True), (200, 1, False)])
 def test_coverage_of_the_paired_bootstrap(groups, images, known):
     assert 0.93 <= coverage(groups, images, 1000, known) <= 0.97

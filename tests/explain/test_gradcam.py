@@ -89,7 +89,7 @@ def test_an_ensemble_has_the_mean_of_its_members():
     np.testing.assert_allclose(found, wanted / wanted.max(), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["small", "residual", *(pytest.param(n, marks=pytest.mark.slow) for n in LARGE)])
+@pytest.mark.parametrize("name", ["small", "residual", *(pytest.param(n, marks=pytest.mark.backend) for n in LARGE)])
 def test_the_networks_of_the_table(name):
     size = max(get_spec(name).minimum_size, 64)
     model = build_model(name, classes=3, input_size=(size, size))
@@ -310,7 +310,7 @@ test_the_last_maps_by_name_are_the_usual_ones()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_on_the_other_backends(backend, monkeypatch):
     pytest.importorskip(backend)

@@ -22,7 +22,7 @@ from tests.support.networks import SIBLINGS
 
 each_runtime = pytest.mark.parametrize("name", formats(runtimes=True))
 SLOW_BUT_ONE = [
-    name if name.values[0] == "onnx" else pytest.param(name.values[0], marks=[*name.marks, pytest.mark.slow])
+    name if name.values[0] == "onnx" else pytest.param(name.values[0], marks=[*name.marks, pytest.mark.backend])
     for name in formats()
 ]
 
@@ -197,7 +197,7 @@ EfficientNet goes to ONNX in any case: its normalisation layer keeps tensors, wh
 """
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 @pytest.mark.parametrize(("name", "network"), IN_TURN)
 def test_every_network_of_the_table(tmp_path, name, network):
     written = export(make_run(tmp_path / "run", network), format=name)

@@ -129,7 +129,7 @@ def test_about_something_else(tmp_path):
     assert not (tmp_path / "dst").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_real_photographs_keep_their_stain(shared_data):
     """In most of 200 photographs the crop holds most of what is stained in the whole."""
     files = sorted((shared_data / "blood-cells").rglob("*.jpeg"))[::16][:200]

@@ -64,7 +64,7 @@ def test_bfloat16_is_near(made, images):
     np.testing.assert_allclose(found[:, -1], shares(made, images, "keras")[:, 1], atol=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 @each_runtime
 @pytest.mark.parametrize(
     ("network", "classes", "policy"),

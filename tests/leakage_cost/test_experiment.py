@@ -349,7 +349,7 @@ def simulated(
     return counts
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize(
     ("options", "naive"),
     [
@@ -638,7 +638,7 @@ def test_the_command_refuses_what_has_no_groups(folder, tmp_path):
 # ---------------------------------------------------------------- real trainings
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_real_trainings_share_one_pack_and_resume_to_the_same_bytes(tmp_path):
     root = paint(tmp_path / "data", {"all": 20, "hem": 20})
     data = with_group_pattern(scan(root), r"((?:all|hem)/\d)")  # 0, 10 to 19 and so on: groups of 1 and 11 images

@@ -93,7 +93,7 @@ def test_brier_and_log_loss_are_those_of_scikit_learn(classes):
 
 
 @pytest.mark.parametrize(("classes", "bins"), [(2, 15), (3, 15), (4, 7)])
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_the_expected_calibration_error_is_that_of_torchmetrics(classes, bins):
     torch = pytest.importorskip("torch")
     functional = pytest.importorskip("torchmetrics.functional.classification")
@@ -153,7 +153,7 @@ def test_groups_widen_the_intervals():
     assert by_image["high"] - by_image["low"] < 0.5 * (by_group["high"] - by_group["low"])
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("key", ["brier", "log_loss"])
 def test_coverage_of_the_intervals(key):
     """Groups of several sizes with a shift of their own; the truth is the mean over very many of them."""

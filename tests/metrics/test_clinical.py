@@ -728,7 +728,7 @@ def readings(found):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("each", [1, 3])
 def test_coverage(each):
     """300 groups of 3 images each, or 800 images of which no groups are known: percentiles need that many."""
@@ -744,7 +744,7 @@ def test_coverage(each):
     assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_coverage_by_subject():
     """120 subjects of 5 images: accuracy by Wilson, the area by a bootstrap, both over subjects."""
     rng = np.random.default_rng(5)

@@ -450,7 +450,7 @@ def test_memory_stays_small():
     assert peak < 40e6
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_coverage_over_groups():
     """60 groups of 20 images, each group with an accuracy of its own from Beta(4, 1): the truth is .8."""
     rng = np.random.default_rng(7)

@@ -577,7 +577,7 @@ def test_a_picture_of_folds_leaves_out_what_is_undefined():
 # ---------------------------------------------------------------- real trainings
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_folds_are_plain_trainings_that_share_one_pack(tmp_path):
     from customcnn.training.train import train
 

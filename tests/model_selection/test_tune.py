@@ -395,7 +395,7 @@ def test_a_kill_at_any_line_of_the_journal_changes_nothing(stub, data, tmp_path,
         assert result.trials == whole.trials, f"killed after line {moment}"
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_a_killed_search_goes_on(data, tmp_path):
     path = write(tmp_path, "[search]\nlearning_rate = [0.001, 0.01]\nepochs = [2, 3]\n")
 
@@ -557,7 +557,7 @@ def test_a_picture_finds_room_for_its_panels(tmp_path, scores, count):
 # ---------------------------------------------------------------- real trainings
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_trials_are_plain_trainings_and_one_that_diverges_is_a_row(data, tmp_path):
     from customcnn.training.train import train
 

@@ -21,7 +21,7 @@ DEVIATION = [0.229, 0.224, 0.225]
 
 def _each(names):
     return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+        "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.backend) for name in names]
     )
 
 
@@ -123,7 +123,7 @@ def test_scaling_is_that_of_the_library(name):
 
 
 @every_family
-@pytest.mark.parametrize("ending", [".weights.h5", pytest.param(".h5", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ending", [".weights.h5", pytest.param(".h5", marks=pytest.mark.backend)])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_features_are_the_library_s(tmp_path, name, ending):
     """With the weights of a file, on raw pixels: what the library's network makes of the pixels it has scaled."""
@@ -169,7 +169,7 @@ def test_automatic_names_are_counted_from_one_in_every_build():
     assert [operation.name for operation in again.operations] == [operation.name for operation in model.operations]
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 def test_inception_keeps_the_numbers_of_the_library_less_what_went_before():
     library, _ = _library("inceptionv3")
     names = [layer.name for layer in library.layers if layer.name.startswith("conv2d")]
@@ -204,7 +204,9 @@ HEADS = {
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("name", ["mobilenetv3small", "googlenet", pytest.param("densenet161", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["mobilenetv3small", "googlenet", pytest.param("densenet161", marks=pytest.mark.backend)]
+)
 def test_every_head_stands_on_a_backbone(name, head):
     model = build_model(name, classes=3, input_size=32, head=head)
     layers = HEADS[head].split()
@@ -326,9 +328,9 @@ def test_freeze_counts_as_the_library_does():
     ("name", "first"),
     [
         ("mobilenetv3small", "conv"),
-        pytest.param("efficientnetv2b0", "stem_conv", marks=pytest.mark.slow),
-        pytest.param("convnexttiny", "convnext_tiny_stem_conv", marks=pytest.mark.slow),
-        pytest.param("efficientnetb0", "stem_conv_pad", marks=pytest.mark.slow),
+        pytest.param("efficientnetv2b0", "stem_conv", marks=pytest.mark.backend),
+        pytest.param("convnexttiny", "convnext_tiny_stem_conv", marks=pytest.mark.backend),
+        pytest.param("efficientnetb0", "stem_conv_pad", marks=pytest.mark.backend),
     ],
 )
 def test_normalize_by_imagenet_reaches_the_first_convolution(name, first):
@@ -402,7 +404,7 @@ found["damaged"] = error("mobilenet")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 def test_imagenet_weights_come_from_the_cache_of_keras(tmp_path):
     found = run_with_cache(tmp_path, CACHE)
     base = "https://storage.googleapis.com/tensorflow/keras-applications"
@@ -443,7 +445,7 @@ for weights in ("imagenet", str(file)):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 def test_efficientnet_is_scaled_the_same_from_the_cache_and_from_a_file(tmp_path):
     """Its weights hold a deviation where a variance is expected, which the library makes up for in one way only.
 
@@ -473,7 +475,7 @@ def test_a_file_that_is_not_of_the_backbone(tmp_path, content):
             assert message.startswith("weights must be none, imagenet, or a file that exists.")
 
 
-@pytest.mark.parametrize("name", ["googlenet", pytest.param("densenet161", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["googlenet", pytest.param("densenet161", marks=pytest.mark.backend)])
 def test_weights_of_the_networks_that_are_written_here_come_from_a_file(tmp_path, name):
     import keras
 

@@ -22,7 +22,7 @@ from tests.support.networks import SIBLINGS
 SPECS = {spec.name: spec for spec in list_models()}
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
 QUICK = ("proposed", "proposed-figures", "alexnet", "small", "one-conv", "googlenet")
-NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SPECS]
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.backend) for name in SPECS]
 
 every_one = pytest.mark.usefixtures("every_one_is_tested")
 
@@ -200,7 +200,7 @@ def test_any_number_of_classes(least, name, classes):
     assert model.get_layer("predictions").count_params() == (inputs + 1) * found.shape[1]
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 @every_one
 def test_one_training_step(least, name):
     """The loss is finite, and every weight that has a slope moves."""
@@ -260,7 +260,7 @@ def test_input_need_not_be_square(name):
     assert _output(model, _images(model)).shape[0] == 3
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.backend)])
 def test_low_precision_gives_float32_probabilities(precision, least, name, policy):
     precision(policy)
     model = build_model(name, input_size=SPECS[name].minimum_size)
@@ -289,8 +289,8 @@ print("loaded", len(sys.argv) - 1)
     ("kind", "names"),
     [
         ("float32", QUICK),
-        pytest.param("mixed_bfloat16", QUICK, marks=pytest.mark.slow),
-        pytest.param("float32", [name for name in SPECS if name not in (*QUICK, *SIBLINGS)], marks=pytest.mark.slow),
+        pytest.param("mixed_bfloat16", QUICK, marks=pytest.mark.backend),
+        pytest.param("float32", [name for name in SPECS if name not in (*QUICK, *SIBLINGS)], marks=pytest.mark.backend),
     ],
 )
 def test_saved_networks_load_without_this_package(precision, tmp_path, kind, names):
@@ -336,7 +336,7 @@ def test_dropout_is_an_option(name):
 # ---------------------------------------------------------------------------------------- options of every network
 
 
-@pytest.mark.parametrize("name", ["small", "googlenet", pytest.param("mobilenetv2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["small", "googlenet", pytest.param("mobilenetv2", marks=pytest.mark.backend)])
 def test_center_crop_looks_at_the_middle(name):
     """The network behind it is the one for the smaller input; an odd rest is cut off right and below."""
     import keras

@@ -14,7 +14,7 @@ from customcnn.inference.classifier import Classifier
 from tests.support.served import Client, Files, Reply, bomb, cell, in_process, multipart, png, saved_run
 
 pytest.importorskip("gradio")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.browser
 
 CLIENTS, REQUESTS = 20, 2000
 

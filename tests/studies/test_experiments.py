@@ -242,7 +242,7 @@ SMALLER = {
 """One recipe of each kind, small enough to train in seconds; the other networks are built in tests/models/.py."""
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 @pytest.mark.parametrize("recipe", SMALLER)
 def test_a_recipe_trains_for_an_epoch(recipe, tmp_path):
     """On a few drawn cells; from random weights, since others must be downloaded."""

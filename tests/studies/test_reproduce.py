@@ -622,7 +622,7 @@ recipe = "impossible.toml"
 """
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_a_study_is_reproduced_on_drawn_cells(folder, cells, tmp_path, shell):
     (folder / "study.toml").write_text(STUDY.replace("[[mark]]", f"{THIRD}\n[[mark]]"))
     (folder / "impossible.toml").write_text('model = "small"\ninput_size = 8\n')
@@ -645,7 +645,8 @@ def test_a_study_is_reproduced_on_drawn_cells(folder, cells, tmp_path, shell):
     assert again[0] == 1 and again[1] == output and history.stat().st_mtime_ns == before
 
 
-@pytest.mark.slow
+@pytest.mark.docs
+@pytest.mark.kill
 def test_a_row_that_was_cut_off_is_resumed(folder, cells, tmp_path, monkeypatch):
     study = read_study(folder / "study.toml")
     changes = Changes(limit=3, only=("small",))
@@ -663,7 +664,7 @@ def test_a_row_that_was_cut_off_is_resumed(folder, cells, tmp_path, monkeypatch)
     assert resumed.results["small"].measured == whole.results["small"].measured
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_folds_and_searches_are_rows_too(folder, cells, tmp_path):
     pytest.importorskip("optuna")
     rows = """
@@ -701,7 +702,7 @@ published.search = { epochs = "parameters" }
     assert "runs/folds/folds.png" in text and "runs/search/trials.png" in text
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_a_published_study_runs_on_drawn_cells_in_the_challenges_layout(cells, tmp_path):
     study = read_study(EXPERIMENTS / "small-cnn" / "study.toml")
     changes = Changes(1, 4, ("input_size=32",), ("baseline", "disjoint"))

@@ -25,9 +25,9 @@ SETTINGS = {
 
 
 def quick_first(names: Iterable[str]) -> list[object]:
-    """Mark all but the first as slow: each is a training or two."""
+    """Leave all but the first out by default: each is a training or two."""
     first, *others = names
-    return [first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
+    return [first, *(pytest.param(name, marks=pytest.mark.kill) for name in others)]
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def test_every_network_of_our_own(spec):
     check_shape(spec.name, (spec.minimum_size + 2, spec.minimum_size + 13))
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 @pytest.mark.parametrize("spec", OTHERS, ids=lambda spec: spec.name)
 def test_every_other_network(spec):
     check_shape(spec.name, (spec.minimum_size, spec.minimum_size + 5))
@@ -165,7 +165,7 @@ def test_resumed_as_if_never_stopped(trained, data, tmp_path):
     assert lines == ["Nothing to do: 3 epochs are trained."]
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_labels_are_not_used_and_one_class_is_enough(data, trained, tmp_path):
     """The same images under other labels, in the same order by path: the same training."""
     records = []
@@ -178,7 +178,7 @@ def test_labels_are_not_used_and_one_class_is_enough(data, trained, tmp_path):
     assert result.history == trained.history[:1]
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_the_validation_part_is_only_scored(data, trained, tmp_path):
     shutil.copytree(data.root, tmp_path / "other", ignore=shutil.ignore_patterns(".customcnn"))
     for path in (tmp_path / "other" / "validation").rglob("*.bmp"):
@@ -281,7 +281,7 @@ def test_it_is_no_classifier(trained, data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_runs_of_the_other_kind_are_not_gone_on_with(trained, data, tmp_path):
     run = RunDir(tmp_path / "run")
     shutil.copytree(trained.run.path, run.path)

@@ -423,7 +423,7 @@ def test_the_command(members, tmp_path, capsys):
     assert capsys.readouterr().err == f"Error: Run {str(tmp_path / 'out')!r} exists. Use --replace to delete it.\n"
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 def test_networks_of_every_kind(data, tmp_path):
     """A backbone of keras.applications, AlexNet with its small models inside, and one sigmoid."""
     kinds = [("mobilenetv2", 32), ("alexnet", 67), ("small", 40)]

@@ -65,7 +65,7 @@ HABITS = {
 QUICK = ("ema", "lra")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in HABITS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.kill) for n in HABITS])
 def test_two_epochs_and_two_more_are_four(data, name, tmp_path):
     wanted = recipe(epochs=4, **HABITS[name])
     unbroken = train(data, RunDir(tmp_path / "unbroken"), wanted).run
@@ -344,7 +344,7 @@ def test_frozen_layers_stay_as_they_were(data, begun, tmp_path):
 # ---------------------------------------------------------------- auxiliary classifiers
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 def test_auxiliary_classifiers_are_trained_and_dropped(tmp_path):
     """The saved file goes on with them; whoever scores it sees one output."""
     from customcnn.data.split import shares, split_folder

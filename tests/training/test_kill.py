@@ -15,7 +15,7 @@ import pytest
 
 from customcnn.data.synthetic import draw_samples
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.kill
 
 KILLS = 20
 

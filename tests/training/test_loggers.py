@@ -99,7 +99,7 @@ def test_a_training_and_its_resumption_are_one_run(data, folder_store, tmp_path)
     assert again.data.tags["resumed.epochs"] == "3" and again.info.status == "FINISHED"
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_the_weights_only_where_they_are_asked_for(data, folder_store, tmp_path):
     run = RunDir(tmp_path / "run")
     train(data, run, replace(LOGS, mlflow="weights", epochs=1))
@@ -109,7 +109,7 @@ def test_the_weights_only_where_they_are_asked_for(data, folder_store, tmp_path)
     assert Path(local).read_bytes() == run.best.read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_a_training_that_was_not_logged_is_logged_from_its_first_epoch_on(data, folder_store, tmp_path):
     run = RunDir(tmp_path / "run")
     train(data, run, replace(LOGS, mlflow="none"))
@@ -120,7 +120,7 @@ def test_a_training_that_was_not_logged_is_logged_from_its_first_epoch_on(data, 
     assert "curves.png" in artifacts(client, logged)
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (CustomCNNError, "FAILED")])
 def test_a_training_that_broke_off(data, folder_store, tmp_path, error, status):
     run = RunDir(tmp_path / "run")
@@ -139,7 +139,7 @@ def test_a_training_that_broke_off(data, folder_store, tmp_path, error, status):
     assert history_of(client, again) == result.history
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_scores_of_an_evaluation(data, folder_store, tmp_path):
     run = RunDir(tmp_path / "run")
     train(data, run, replace(LOGS, epochs=1))
@@ -158,7 +158,7 @@ def test_scores_of_a_run_that_is_not_in_mlflow(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 def test_the_store_in_the_run(data, own_store, tmp_path):
     run = RunDir(tmp_path / "a run #1, &c.")
     result = train(data, run, LOGS)

@@ -186,22 +186,13 @@ def test_a_network_without_maps_is_refused():
         activation_maps(model, picture(4))
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_the_same_on_every_backend(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "not slow",
-        "-k",
-        "maps or channels_first or network or kind",
-        __file__,
-    ]
+    chosen = "maps or channels_first or network or kind"
+    command = [sys.executable, "-m", "pytest", "-q", "-k", chosen, __file__]
     ran = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-3000:]
 

@@ -9,7 +9,9 @@ from customcnn.visualize.diagram import draw_diagram
 from customcnn.visualize.diagram_layout import plan
 
 QUICK = ("small", "residual", "alexnet")
-EVERY = [spec.name if spec.name in QUICK else pytest.param(spec.name, marks=pytest.mark.slow) for spec in list_models()]
+EVERY = [
+    spec.name if spec.name in QUICK else pytest.param(spec.name, marks=pytest.mark.backend) for spec in list_models()
+]
 
 
 def words(units):
@@ -52,7 +54,7 @@ def test_repeats_are_drawn_once():
     assert (5, 2) in pairs and (5, 0) in pairs  # a depthwise and a pointwise convolution, five times
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 def test_blocks_have_the_papers_numbers():
     deep = plan(build_model("resnet50", input_size=64))
     assert [unit.times for unit in deep if unit.times > 1] == [2, 3, 5, 2]  # each behind a first one of its own

@@ -167,7 +167,7 @@ def test_pca_against_the_singular_vectors():
     np.testing.assert_array_equal(found, embed(values, "pca"))
 
 
-@pytest.mark.parametrize("method", ["t-sne", pytest.param("umap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["t-sne", pytest.param("umap", marks=pytest.mark.statistics)])
 def test_neighbours_stay_neighbours(method):
     if method == "umap":
         pytest.importorskip("umap")

@@ -94,7 +94,7 @@ def test_the_quick_kinds(run, data, tmp_path):
         assert f'src="./{picture}"' in text
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_everything_at_once(run, data, tmp_path):
     wanted = Wanted(what=KINDS, data=data, seed=1)
     image = data.root / "hem/3.png"
@@ -166,7 +166,7 @@ def test_images_excite_filters_without_data(run, data, tmp_path):
     assert "exciting-conv1.png" in names(page)
 
 
-@pytest.mark.slow
+@pytest.mark.docs
 def test_an_ensemble(run, data, tmp_path):
     from customcnn.training.ensemble import ensemble
 
@@ -276,7 +276,7 @@ EVERY = [spec.name for spec in list_models() if spec.name not in SIBLINGS or bac
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK_NETWORKS else pytest.param(name, marks=pytest.mark.slow) for name in EVERY]
+    "name", [name if name in QUICK_NETWORKS else pytest.param(name, marks=pytest.mark.backend) for name in EVERY]
 )
 def test_every_network_of_the_table(name, data):
     """What lies under the pictures, on one small image: maps at any layer, features, filters, receptive fields."""
@@ -303,23 +303,23 @@ def test_every_network_of_the_table(name, data):
             assert 0 <= top < bottom <= size and 0 <= left < right <= size
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_on_the_other_backends(backend):
     pytest.importorskip(backend)
     files = [ROOT / f"tests/{name}.py" for name in ("visualize/test_top_activations", "explain/test_occlusion")]
     chosen = "quick_kinds or data_alone or network_looks or residual"
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-k", chosen, *map(str, files), __file__]
+    command = [sys.executable, "-m", "pytest", "-q", "-k", chosen, *map(str, files), __file__]
     ran = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-3000:]
     assert " passed" in ran.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.backend
 def test_every_network_of_the_table_on_torch():
     """On JAX it takes ten times as long, compiling: KERAS_BACKEND=jax does it by hand."""
     pytest.importorskip("torch")
-    chosen = ["-m", "slow or not slow", "-k", "network_of_the_table and not on_torch"]
+    chosen = ["-m", "", "-k", "network_of_the_table and not on_torch"]
     command = [sys.executable, "-m", "pytest", "-q", *chosen, __file__]
     ran = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "torch"}, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-3000:]

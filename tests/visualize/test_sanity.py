@@ -114,7 +114,7 @@ def correlations(trained, plus_plus: bool) -> float:
     return float(np.mean(found))
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("kind", ["gradcam", "gradcam++", "occlusion"])
 def test_a_map_of_a_drawn_cell_lies_on_the_cell(trained, kind):
     model, images, classes = trained
@@ -125,7 +125,7 @@ def test_a_map_of_a_drawn_cell_lies_on_the_cell(trained, kind):
     assert inside > 1.5 * area
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("plus_plus", [False, True])
 def test_random_weights_change_the_map(trained, plus_plus):
     model, images, classes = trained
