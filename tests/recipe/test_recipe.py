@@ -1,5 +1,6 @@
 """Recipes: the report's defaults, TOML there and back, what is refused and how, --set, and what overrides what."""
 
+import json
 import math
 import re
 import tomllib
@@ -28,70 +29,73 @@ from customcnn.recipe.recipe import (
 from customcnn.recipe.sampling import CLASS_WEIGHTS, Sampling
 from customcnn.recipe.schedules import KINDS, Schedule
 
-OTHERS = {
-    "model": "small",
-    "input_size": 48,
-    "head": "transfer",
-    "pooling": "max",
-    "weights": "imagenet",
-    "freeze": "-20",
-    "dropout": 0.25,
-    "auxiliary": True,
-    "batch_norm": True,
-    "normalize": "imagenet",
-    "center_crop": 200,
-    "l1": 0.006,
-    "l2": 0.016,
-    "regularize": "block5_*",
-    "optimizer": "adam",
-    "learning_rate": 0.5,
-    "momentum": 0.9,
-    "weight_decay": 0.01,
-    "clip_norm": 1.5,
-    "ema": 0.99,
-    "loss": "binary_crossentropy",
-    "focal_gamma": 1.0,
-    "label_smoothing": 0.1,
-    "epochs": 3,
-    "batch_size": 8,
-    "seed": 11,
-    "monitor": "val_loss",
-    "patience": 4,
-    "positive": "all",
-    "precision": "bfloat16",
-    "device": "cpu",
-    "tensorboard": True,
-    "mlflow": "weights",
-    "augmentation.engine": "albumentations",
-    "augmentation.pipeline": "pipeline.json",
-    "augmentation.flip": "both",
-    "augmentation.quarter_turns": True,
-    "augmentation.rotate": 30.0,
-    "augmentation.shift": 0.1,
-    "augmentation.zoom": 0.2,
-    "augmentation.crop": 0.3,
-    "augmentation.brightness": 0.4,
-    "augmentation.contrast": 0.5,
-    "augmentation.gamma": 0.6,
-    "augmentation.saturation": 0.7,
-    "augmentation.hue": 0.05,
-    "sampling.undersample": 3050,
-    "sampling.oversample": "2",
-    "sampling.class_weights": "balanced",
-    "sampling.views": 20000,
-    "sampling.shards": 2,
-    "schedule.kind": "plateau",
-    "schedule.warmup": 2,
-    "schedule.factor": 0.1,
-    "schedule.every": 5,
-    "schedule.patience": 0,
-    "schedule.minimum": 1e-6,
-    "schedule.threshold": 0.8,
-    "schedule.dwell": False,
-    "schedule.stop_patience": 2,
-    "schedule.ask_epoch": 10,
+VALUES = {
+    "model": ("proposed", "small"),
+    "input_size": (0, 48),
+    "head": ("", "transfer"),
+    "pooling": ("", "max"),
+    "weights": ("none", "imagenet"),
+    "freeze": ("none", "-20"),
+    "dropout": (-1.0, 0.25),
+    "auxiliary": (False, True),
+    "batch_norm": (False, True),
+    "normalize": ("own", "imagenet"),
+    "center_crop": (0, 200),
+    "l1": (0.0, 0.006),
+    "l2": (0.0, 0.016),
+    "regularize": ("all", "block5_*"),
+    "optimizer": ("sgd", "adam"),
+    "learning_rate": (2e-4, 0.5),
+    "momentum": (0.0, 0.9),
+    "weight_decay": (0.0, 0.01),
+    "clip_norm": (0.0, 1.5),
+    "ema": (0.0, 0.99),
+    "loss": ("auto", "binary_crossentropy"),
+    "focal_gamma": (2.0, 1.0),
+    "label_smoothing": (0.0, 0.1),
+    "epochs": (100, 3),
+    "batch_size": (30, 8),
+    "seed": (120, 11),
+    "monitor": ("val_accuracy", "val_loss"),
+    "patience": (0, 4),
+    "positive": ("", "all"),
+    "precision": ("auto", "bfloat16"),
+    "device": ("auto", "cpu"),
+    "tensorboard": (False, True),
+    "mlflow": ("none", "weights"),
+    "augmentation.engine": ("arrays", "albumentations"),
+    "augmentation.pipeline": ("", "pipeline.json"),
+    "augmentation.flip": ("none", "both"),
+    "augmentation.quarter_turns": (False, True),
+    "augmentation.rotate": (0.0, 30.0),
+    "augmentation.shift": (0.0, 0.1),
+    "augmentation.zoom": (0.0, 0.2),
+    "augmentation.crop": (0.0, 0.3),
+    "augmentation.brightness": (0.0, 0.4),
+    "augmentation.contrast": (0.0, 0.5),
+    "augmentation.gamma": (0.0, 0.6),
+    "augmentation.saturation": (0.0, 0.7),
+    "augmentation.hue": (0.0, 0.05),
+    "sampling.undersample": (0, 3050),
+    "sampling.oversample": ("none", "2"),
+    "sampling.class_weights": ("none", "balanced"),
+    "sampling.views": (0, 20000),
+    "sampling.shards": (1, 2),
+    "schedule.kind": ("constant", "plateau"),
+    "schedule.warmup": (0, 2),
+    "schedule.factor": (0.5, 0.1),
+    "schedule.every": (10, 5),
+    "schedule.patience": (1, 0),
+    "schedule.minimum": (0.0, 1e-6),
+    "schedule.threshold": (0.9, 0.8),
+    "schedule.dwell": (True, False),
+    "schedule.stop_patience": (3, 2),
+    "schedule.ask_epoch": (0, 10),
 }
-"""A value for every key that is not its default."""
+"""Every key in the order of a recipe's file: the report's value, and another one."""
+
+DEFAULTS = {key: default for key, (default, _) in VALUES.items()}
+OTHERS = {key: other for key, (_, other) in VALUES.items()}
 
 
 def refused(values: dict[str, object]) -> str:
@@ -105,152 +109,40 @@ def refused(values: dict[str, object]) -> str:
 
 
 def test_the_defaults_are_the_reports():
-    assert flat(Recipe()) == {
-        "model": "proposed",
-        "input_size": 0,
-        "head": "",
-        "pooling": "",
-        "weights": "none",
-        "freeze": "none",
-        "dropout": -1.0,
-        "auxiliary": False,
-        "batch_norm": False,
-        "normalize": "own",
-        "center_crop": 0,
-        "l1": 0.0,
-        "l2": 0.0,
-        "regularize": "all",
-        "optimizer": "sgd",
-        "learning_rate": 2e-4,
-        "momentum": 0.0,
-        "weight_decay": 0.0,
-        "clip_norm": 0.0,
-        "ema": 0.0,
-        "loss": "auto",
-        "focal_gamma": 2.0,
-        "label_smoothing": 0.0,
-        "epochs": 100,
-        "batch_size": 30,
-        "seed": 120,
-        "monitor": "val_accuracy",
-        "patience": 0,
-        "positive": "",
-        "precision": "auto",
-        "device": "auto",
-        "tensorboard": False,
-        "mlflow": "none",
-        "augmentation.engine": "arrays",
-        "augmentation.pipeline": "",
-        "augmentation.flip": "none",
-        "augmentation.quarter_turns": False,
-        "augmentation.rotate": 0.0,
-        "augmentation.shift": 0.0,
-        "augmentation.zoom": 0.0,
-        "augmentation.crop": 0.0,
-        "augmentation.brightness": 0.0,
-        "augmentation.contrast": 0.0,
-        "augmentation.gamma": 0.0,
-        "augmentation.saturation": 0.0,
-        "augmentation.hue": 0.0,
-        "sampling.undersample": 0,
-        "sampling.oversample": "none",
-        "sampling.class_weights": "none",
-        "sampling.views": 0,
-        "sampling.shards": 1,
-        "schedule.kind": "constant",
-        "schedule.warmup": 0,
-        "schedule.factor": 0.5,
-        "schedule.every": 10,
-        "schedule.patience": 1,
-        "schedule.minimum": 0.0,
-        "schedule.threshold": 0.9,
-        "schedule.dwell": True,
-        "schedule.stop_patience": 3,
-        "schedule.ask_epoch": 0,
-    }
+    assert flat(Recipe()) == DEFAULTS
 
 
 def test_a_recipe_written_out():
-    recipe = Recipe(
-        input_size=(48, 64),
-        positive='a "b"',
-        tensorboard=True,
-        augmentation=Augmentation(flip="both"),
-        sampling=Sampling(oversample="2"),
-        schedule=Schedule(kind="step", minimum=1e-6),
-    )
-    assert recipe.to_toml() == WRITTEN
+    """Every key under its table, in order; of these values TOML's notation is JSON's."""
+    changed = {
+        "input_size": (48, 64),
+        "positive": 'a "b"',
+        "tensorboard": True,
+        "augmentation.flip": "both",
+        "sampling.oversample": "2",
+        "schedule.kind": "step",
+        "schedule.minimum": 1e-6,
+    }
+    expected, table = "", ""
+    for key, value in {**DEFAULTS, **changed}.items():
+        part, _, name = key.rpartition(".")
+        expected += f"\n[{part}]\n" * (part != table) + f"{name} = {json.dumps(value)}\n"
+        table = part
+    assert parse_recipe(changed, "here").to_toml() == expected
+    for lines in EXCERPTS:
+        assert lines in expected
 
 
-WRITTEN = """\
-model = "proposed"
-input_size = [48, 64]
-head = ""
-pooling = ""
-weights = "none"
-freeze = "none"
-dropout = -1.0
-auxiliary = false
-batch_norm = false
-normalize = "own"
-center_crop = 0
-l1 = 0.0
-l2 = 0.0
-regularize = "all"
-optimizer = "sgd"
-learning_rate = 0.0002
-momentum = 0.0
-weight_decay = 0.0
-clip_norm = 0.0
-ema = 0.0
-loss = "auto"
-focal_gamma = 2.0
-label_smoothing = 0.0
-epochs = 100
-batch_size = 30
-seed = 120
-monitor = "val_accuracy"
-patience = 0
-positive = "a \\"b\\""
-precision = "auto"
-device = "auto"
-tensorboard = true
-mlflow = "none"
-
-[augmentation]
-engine = "arrays"
-pipeline = ""
-flip = "both"
-quarter_turns = false
-rotate = 0.0
-shift = 0.0
-zoom = 0.0
-crop = 0.0
-brightness = 0.0
-contrast = 0.0
-gamma = 0.0
-saturation = 0.0
-hue = 0.0
-
-[sampling]
-undersample = 0
-oversample = "2"
-class_weights = "none"
-views = 0
-shards = 1
-
-[schedule]
-kind = "step"
-warmup = 0
-factor = 0.5
-every = 10
-patience = 1
-minimum = 1e-06
-threshold = 0.9
-dwell = true
-stop_patience = 3
-ask_epoch = 0
-"""
+EXCERPTS = (
+    'model = "proposed"\ninput_size = [48, 64]\nhead = ""\n',
+    "dropout = -1.0\nauxiliary = false\n",
+    'optimizer = "sgd"\nlearning_rate = 0.0002\n',
+    'positive = "a \\"b\\""\nprecision = "auto"\n',
+    'tensorboard = true\nmlflow = "none"\n\n[augmentation]\nengine = "arrays"\n',
+    'shards = 1\n\n[schedule]\nkind = "step"\nwarmup = 0\n',
+    "minimum = 1e-06\n",
+)
+"""Of the file of that recipe: a value of every type, and where a table begins."""
 
 
 pixels = st.integers(0, 10**6)
