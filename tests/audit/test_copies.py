@@ -18,6 +18,7 @@ from customcnn.audit.local_features import Fit
 from customcnn.data.manifest import Manifest, Record, scan, with_group_file
 from customcnn.data.synthetic import draw_samples
 from customcnn.errors import CustomCNNError
+from tests.support.folders import contents
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("faiss")
@@ -275,7 +276,7 @@ def few(tmp_path_factory):
         save(folder / f"{original}.png", picture)
         if original < 3:
             save(folder / f"{original}-copy.png", affine_copy(picture, rng, cv2.BORDER_CONSTANT))
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    return contents(folder)
 
 
 @given(names=st.permutations(range(7)), order=st.permutations(range(7)))

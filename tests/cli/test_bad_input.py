@@ -20,6 +20,7 @@ from PIL import Image
 from customcnn.cli import main
 from customcnn.io.atomic import RESUME_FILE
 from customcnn.models import get_spec
+from tests.support.folders import contents
 
 SIZE = get_spec("small").minimum_size
 CLASSES = ("all", "hem")
@@ -45,11 +46,6 @@ def class_folders(root: Path, parts: tuple[str, ...] = (), count: int = 6) -> Pa
     return root
 
 
-def contents(root: Path) -> dict[str, bytes | None]:
-    """Return every file with its bytes and every folder below a folder, hidden ones too."""
-    return {str(p.relative_to(root)): p.read_bytes() if p.is_file() else None for p in sorted(root.rglob("*"))}
-
-
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """An empty folder that is the current one: `data` and `dst` are names in it."""
@@ -62,7 +58,7 @@ def fails(here, capfd) -> Callable[..., str]:
     """Return a function that runs a command line, holds that it fails as it should, and gives the error's text."""
 
     def run(*words: object) -> str:
-        before = contents(here)
+        before = contents(here, folders=True)
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             main([str(word) for word in words])
@@ -70,7 +66,7 @@ def fails(here, capfd) -> Callable[..., str]:
         assert ended.value.code == 1, errors
         assert output == ""
         assert re.fullmatch(r"Error: [^\n]+\n", errors), errors
-        assert contents(here) == before, "something was left behind"
+        assert contents(here, folders=True) == before, "something was left behind"
         return errors.removeprefix("Error: ").removesuffix("\n")
 
     return run
@@ -689,13 +685,13 @@ def test_the_whole_process(here, words):
     class_folders(here / "damaged")
     (here / "damaged" / "hem" / ODD).write_bytes(encoded(picture(1), "PNG")[:400])
     (here / "unknown.toml").write_text("epoch = 3\n")
-    before = contents(here)
+    before = contents(here, folders=True)
     done = subprocess.run(
         [sys.executable, "-m", "customcnn", *words], capture_output=True, text=True, check=False, cwd=here
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"Error: [^\n]+\n", done.stderr), done.stderr
-    assert contents(here) == before
+    assert contents(here, folders=True) == before
 
 
 def test_a_killed_augmentation_is_not_taken_for_a_whole_one(here, fails):

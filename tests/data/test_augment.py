@@ -20,6 +20,7 @@ from customcnn.data.manifest import Manifest, Record, read_manifest, scan
 from customcnn.errors import CustomCNNError
 from customcnn.images.decode import decode, encode, read_image, to_rgb
 from customcnn.images.dihedral import eight_views
+from tests.support.folders import contents, stamps
 
 RNG = np.random.default_rng(3)
 NOISE = Image.fromarray(RNG.integers(0, 256, (24, 24, 3), dtype=np.uint8))
@@ -27,10 +28,6 @@ NOISE = Image.fromarray(RNG.integers(0, 256, (24, 24, 3), dtype=np.uint8))
 
 def augment(src, dst, count, **options):
     return augment_folder(scan(src), dst, count, workers=options.pop("workers", 1), **options)
-
-
-def files_in(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def origin(path):
@@ -306,7 +303,7 @@ def test_the_global_generators_decide_nothing(make_folder, tmp_path):
         random.seed(seed)
         np.random.seed(seed)
         augment(src, tmp_path / f"out{seed}", 20, operations=Operations(brightness=0.5, random_erasing=0.5))
-    assert files_in(tmp_path / "out1") == files_in(tmp_path / "out2")
+    assert contents(tmp_path / "out1") == contents(tmp_path / "out2")
 
 
 # ---------------------------------------------------------------- folders
@@ -315,7 +312,7 @@ def test_the_global_generators_decide_nothing(make_folder, tmp_path):
 def test_exactly_count_files_that_are_turns_and_flips_of_their_originals(make_folder, tmp_path):
     src = make_folder({"all": 5, "hem": 2})
     result = augment(src, tmp_path / "out", 23)
-    names = sorted(files_in(tmp_path / "out"))
+    names = sorted(contents(tmp_path / "out"))
     assert names == sorted([*(record.path for record in result.manifest.records), "manifest.csv"])
     assert len(names) == 23 + 1
     assert Counter(name.split("/")[0] for name in names) == {"all": 16, "hem": 7, "manifest.csv": 1}
@@ -334,12 +331,12 @@ def test_the_same_seed_gives_the_same_bytes_for_any_number_of_workers(make_folde
     operations = Operations(rotate=10, zoom=1.5, shear=5, brightness=0.3, contrast=0.3, random_erasing=0.3)
     for workers in (1, 2, 8):
         augment(src, tmp_path / f"out{workers}", 30, seed=5, operations=operations, workers=workers)
-    first = files_in(tmp_path / "out1")
+    first = contents(tmp_path / "out1")
     assert len(first) == 31
-    assert files_in(tmp_path / "out2") == first
-    assert files_in(tmp_path / "out8") == first
+    assert contents(tmp_path / "out2") == first
+    assert contents(tmp_path / "out8") == first
     augment(src, tmp_path / "other", 30, seed=6, operations=operations)
-    other = files_in(tmp_path / "other")
+    other = contents(tmp_path / "other")
     same = [name for name in first.keys() & other.keys() if first[name] == other[name] and name != "manifest.csv"]
     assert len(same) < 5
     assert capfd.readouterr() == ("", ""), "Augmentor and its workers print nothing"
@@ -349,7 +346,7 @@ def test_a_sample_depends_on_its_original_and_number_alone(make_folder, tmp_path
     src = make_folder({"all": 2, "hem": 2})
     augment(src, tmp_path / "few", 4)
     augment(src, tmp_path / "many", 40)
-    few, many = files_in(tmp_path / "few"), files_in(tmp_path / "many")
+    few, many = contents(tmp_path / "few"), contents(tmp_path / "many")
     assert all(many[name] == data for name, data in few.items() if name != "manifest.csv")
 
 
@@ -453,7 +450,7 @@ def test_images_of_one_stem_keep_samples_of_their_own(tmp_path):
             NOISE.rotate(10 * i).save(tmp_path / "data" / label / name)
     result = augment(tmp_path / "data", tmp_path / "out", 28)
     assert len({record.path for record in result.manifest.records}) == 28
-    assert len(files_in(tmp_path / "out")) == 29
+    assert len(contents(tmp_path / "out")) == 29
     assert Counter(Counter(record.group for record in result.manifest.records).values()) == {2: 14}
 
 
@@ -523,9 +520,9 @@ def test_minority_gives_the_same_bytes_for_any_number_of_workers_and_goes_on_aft
     finished = stopped(src, tmp_path / "out", None, after=9, **options)
     assert len(finished) == 9
     augment(src, tmp_path / "out", None, **options)
-    whole = files_in(tmp_path / "whole")
+    whole = contents(tmp_path / "whole")
     assert len(whole) == 3 * 9 + 1
-    assert files_in(tmp_path / "other") == files_in(tmp_path / "out") == whole
+    assert contents(tmp_path / "other") == contents(tmp_path / "out") == whole
 
 
 def test_minority_of_unsplit_images_groups_each_original_with_its_samples(make_folder, tmp_path):
@@ -553,9 +550,9 @@ def test_minority_of_an_augmented_folder_keeps_every_name(make_folder, tmp_path)
 
 def test_classes_of_one_size_lack_nothing(make_folder, tmp_path):
     src = make_folder({"all": 2, "hem": 2})
-    before = files_in(src)
+    before = contents(src)
     augment(src, tmp_path / "out", None, minority=True)
-    assert files_in(tmp_path / "out").keys() - {"manifest.csv"} == before.keys()
+    assert contents(tmp_path / "out").keys() - {"manifest.csv"} == before.keys()
 
 
 @pytest.mark.parametrize(
@@ -593,11 +590,7 @@ def stopped(src, dst, count, after, **options):
         augment(src, dst, count, progress=lambda total, label: stop_after(after), **options)
     work = dst.with_name(f".{dst.name}.partial")
     assert not dst.exists()
-    return {
-        str(path.relative_to(work)): (path.stat().st_ino, path.stat().st_mtime_ns)
-        for path in work.rglob("*")
-        if path.is_file() and not path.name.startswith(".")
-    }
+    return stamps(work)
 
 
 def test_what_was_finished_before_a_stop_is_not_written_again(make_folder, tmp_path):
@@ -606,16 +599,12 @@ def test_what_was_finished_before_a_stop_is_not_written_again(make_folder, tmp_p
     finished = stopped(src, tmp_path / "out", 20, after=9)
     assert len(finished) == 9
     # A kill may leave a file half written.
-    unfinished = min(files_in(tmp_path / "whole").keys() - finished.keys() - {"manifest.csv"})
+    unfinished = min(contents(tmp_path / "whole").keys() - finished.keys() - {"manifest.csv"})
     half = tmp_path / ".out.partial" / unfinished
     half.with_name(f".{half.name}.partial").write_bytes(b"half a file")
     augment(src, tmp_path / "out", 20)
-    assert files_in(tmp_path / "out") == files_in(tmp_path / "whole")
-    now = {
-        name: ((tmp_path / "out" / name).stat().st_ino, (tmp_path / "out" / name).stat().st_mtime_ns)
-        for name in finished
-    }
-    assert now == finished
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert finished.items() <= stamps(tmp_path / "out").items()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out", "whole"]
 
 
@@ -639,7 +628,7 @@ def test_other_parameters_or_images_start_afresh(make_folder, tmp_path, changed)
     count = changed.pop("count", 20)
     augment(src, tmp_path / "out", count, **changed)
     augment(src, tmp_path / "whole", count, **changed)
-    assert files_in(tmp_path / "out") == files_in(tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     for name, (_, time) in finished.items():
         if (tmp_path / "out" / name).exists():
             assert (tmp_path / "out" / name).stat().st_mtime_ns > time
@@ -656,12 +645,12 @@ def test_an_error_later_on_keeps_no_half_of_it(make_folder, tmp_path):
 def test_a_destination_with_something_in_it_is_kept_unless_replaced(make_folder, tmp_path):
     src = make_folder({"all": 1, "hem": 1})
     augment(src, tmp_path / "out", 4)
-    before = files_in(tmp_path / "out")
+    before = contents(tmp_path / "out")
     with pytest.raises(CustomCNNError, match=r"is not empty\. Use --replace"):
         augment(src, tmp_path / "out", 6)
-    assert files_in(tmp_path / "out") == before
+    assert contents(tmp_path / "out") == before
     augment(src, tmp_path / "out", 6, replace_dst=True)
-    assert len(files_in(tmp_path / "out")) == 7
+    assert len(contents(tmp_path / "out")) == 7
 
 
 # ---------------------------------------------------------------- turns and flips without Augmentor
@@ -682,7 +671,7 @@ def test_turned_files_are_byte_for_byte_those_of_augmentors_operations(make_fold
         wanted = encode(augment_image(to_rgb(image), operations, f"4/{original}/{copy}"), image.format)
         assert (tmp_path / "out" / record.path).read_bytes() == wanted, record.path
     augment(src, tmp_path / "two", 60, seed=4, operations=operations, workers=2)
-    assert files_in(tmp_path / "two") == files_in(tmp_path / "out")
+    assert contents(tmp_path / "two") == contents(tmp_path / "out")
 
 
 def test_a_seed_gives_the_files_it_always_gave(tmp_path):
@@ -691,7 +680,7 @@ def test_a_seed_gives_the_files_it_always_gave(tmp_path):
         (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels + i).save(tmp_path / f"data/{label}/{i}.bmp")
     augment(tmp_path / "data", tmp_path / "out", 20)
-    found = hashlib.sha256(b"".join(name.encode() + data for name, data in sorted(files_in(tmp_path / "out").items())))
+    found = hashlib.sha256(b"".join(name.encode() + data for name, data in sorted(contents(tmp_path / "out").items())))
     assert found.hexdigest() == "dbdfcaf2ca406ddb74df9f8f6d8450f38b7f93b3efdb236d59d0fe95ceba560e"
 
 

@@ -11,6 +11,7 @@ from customcnn.data.crop import crop_folder
 from customcnn.data.manifest import Manifest, Record, read_manifest, scan
 from customcnn.errors import CustomCNNError
 from customcnn.images.decode import decode
+from tests.support.folders import names_in
 
 
 def crop(src, dst, size, **options):
@@ -20,10 +21,6 @@ def crop(src, dst, size, **options):
 def save(path, image, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, **options)
-
-
-def files_in(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def where(width, height):
@@ -87,7 +84,7 @@ def test_every_lossless_format_keeps_its_pixels_format_and_mode(tmp_path, suffix
     options = {"lossless": True} if suffix == ".webp" else {}
     save(tmp_path / f"data/all/a{suffix}", image, **options)
     result = crop(tmp_path / "data", tmp_path / "out", 4, check=False)
-    assert (files_in(tmp_path / "out"), result.reformatted) == ([f"all/a{suffix}", "manifest.csv"], 0)
+    assert (names_in(tmp_path / "out"), result.reformatted) == ([f"all/a{suffix}", "manifest.csv"], 0)
     before, after = Image.open(tmp_path / f"data/all/a{suffix}"), Image.open(tmp_path / f"out/all/a{suffix}")
     assert (after.format, after.mode) == (before.format, before.mode)
     # A palette may be renumbered: what counts is the colour, transparency included.
@@ -100,7 +97,7 @@ def test_a_jpeg_becomes_a_png_with_the_decoded_pixels(tmp_path):
     save(tmp_path / "data/all/b.JPEG", GREY)
     save(tmp_path / "data/all/c.jpg", RGB.convert("CMYK"))
     result = crop(tmp_path / "data", tmp_path / "out", 4, check=False)
-    assert files_in(tmp_path / "out") == ["all/a.jpg.png", "all/b.JPEG.png", "all/c.jpg.png", "manifest.csv"]
+    assert names_in(tmp_path / "out") == ["all/a.jpg.png", "all/b.JPEG.png", "all/c.jpg.png", "manifest.csv"]
     assert [record.path for record in result.manifest.records] == ["all/a.jpg.png", "all/b.JPEG.png", "all/c.jpg.png"]
     assert result.reformatted == 3
     for name in ("a.jpg", "b.JPEG"):
@@ -121,7 +118,7 @@ def test_a_jpeg_whose_new_name_is_taken_is_refused(tmp_path):
         "A crop that becomes a PNG has .png added to its name. Received: 'all/a.jpg', beside images that have "
         "that name already. Rename one of each two."
     )
-    assert files_in(tmp_path) == ["data/all/a.jpg", "data/all/a.jpg.png"]
+    assert names_in(tmp_path) == ["data/all/a.jpg", "data/all/a.jpg.png"]
 
 
 def test_a_lossy_webp_stays_webp_and_loses_nothing_more(tmp_path):
@@ -240,7 +237,7 @@ def test_a_bad_file_is_an_error_that_names_all_or_is_skipped(make_folder, tmp_pa
     result = crop(src, tmp_path / "out", 4, check=False, skip_bad=True)
     assert sorted(path for path, _ in result.skipped) == ["all/empty.png", "all/text.png", "hem/cut.png"]
     assert len(result.manifest.records) == 5
-    assert files_in(tmp_path / "out") == [*(r.path for r in result.manifest.records), "manifest.csv"]
+    assert names_in(tmp_path / "out") == [*(r.path for r in result.manifest.records), "manifest.csv"]
 
 
 def test_nothing_but_bad_files_is_an_error_even_when_skipping(tmp_path):
@@ -257,9 +254,9 @@ def test_a_destination_with_something_in_it_is_kept_unless_replaced(make_folder,
     (tmp_path / "out/mine.txt").touch()
     with pytest.raises(CustomCNNError, match=r"is not empty\. Use --replace"):
         crop(src, tmp_path / "out", 4, check=False)
-    assert files_in(tmp_path / "out") == ["mine.txt"]
+    assert names_in(tmp_path / "out") == ["mine.txt"]
     crop(src, tmp_path / "out", 4, check=False, replace_dst=True)
-    assert files_in(tmp_path / "out") == ["all/0.bmp", "hem/0.bmp", "manifest.csv"]
+    assert names_in(tmp_path / "out") == ["all/0.bmp", "hem/0.bmp", "manifest.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "out"]
 
 
@@ -274,10 +271,10 @@ def test_any_number_of_workers_makes_the_same_folder(make_folder, tmp_path):
     src = make_folder({"all": 9, "hem": 8})
     for workers in (1, 2, 8):
         crop(src, tmp_path / f"out{workers}", 5, check=False, workers=workers)
-    for name in files_in(tmp_path / "out1"):
+    for name in names_in(tmp_path / "out1"):
         contents = {(tmp_path / f"out{workers}" / name).read_bytes() for workers in (1, 2, 8)}
         assert len(contents) == 1
-    assert files_in(tmp_path / "out1") == files_in(tmp_path / "out2") == files_in(tmp_path / "out8")
+    assert names_in(tmp_path / "out1") == names_in(tmp_path / "out2") == names_in(tmp_path / "out8")
 
 
 def sixteen_bit_png(path):

@@ -22,6 +22,7 @@ from customcnn.errors import CustomCNNError
 from customcnn.images import readers
 from customcnn.images.decode import BadImage
 from customcnn.training.batches import batches, targets
+from tests.support.folders import contents, stamps
 
 RNG = np.random.default_rng(11)
 NOISE = Image.fromarray(RNG.integers(0, 256, (12, 9, 3), dtype=np.uint8))
@@ -95,7 +96,7 @@ def test_any_number_of_threads_makes_the_same_pack(make_folder, tmp_path):
     for workers in (1, 2, 8):
         pack(scan(src), (5, 6), workers=workers)
         (made,) = packs_in(src)
-        bytes_of.append({path.name: path.read_bytes() for path in made.iterdir()})
+        bytes_of.append(contents(made))
         shutil.rmtree(src / CACHE)
     assert bytes_of[0] == bytes_of[1] == bytes_of[2]
     assert set(bytes_of[0]) == {"images.npy", "pack.json"}
@@ -150,11 +151,11 @@ def test_a_pack_is_opened_without_decoding_anything(make_folder):
     first, number = count_decoded(src, (5, 5))
     assert number == 6
     (made,) = packs_in(src)
-    times = {path.name: path.stat().st_mtime_ns for path in made.iterdir()}
+    times = stamps(made)
     again, number = count_decoded(src, (5, 5))
     assert number == 0
     assert packs_in(src) == [made]
-    assert {path.name: path.stat().st_mtime_ns for path in made.iterdir()} == times
+    assert stamps(made) == times
     np.testing.assert_array_equal(first.images, again.images)
 
 
@@ -330,10 +331,6 @@ def killed_after(total, label, images=22):
     yield advance
 
 
-def bytes_in(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_killed_pack_goes_on_after_its_last_checkpoint(make_folder, reading, workers):
     src = make_folder({"all": 15, "hem": 20})
@@ -341,7 +338,7 @@ def test_a_killed_pack_goes_on_after_its_last_checkpoint(make_folder, reading, w
     paths = [record.path for record in scan(src).records]
     pack(scan(src), (5, 6))
     (made,) = packs_in(src)
-    whole = bytes_in(made)
+    whole = contents(made)
     shutil.rmtree(src / CACHE)
     with pytest.raises(Killed):
         pack(scan(src), (5, 6), workers=workers, progress=killed_after)
@@ -350,7 +347,7 @@ def test_a_killed_pack_goes_on_after_its_last_checkpoint(make_folder, reading, w
     packed, shown = count_decoded(src, (5, 6))
     assert sorted(reading) == paths[16:], "what the two checkpoints hold is not decoded again"
     assert shown == len(paths), "the bar begins where the killed one stopped"
-    assert bytes_in(made) == whole
+    assert contents(made) == whole
     assert packs_in(src) == [made]
     assert packed.converted == {"L": 1}
 
@@ -362,8 +359,8 @@ def test_a_pack_killed_after_its_last_image_decodes_nothing(make_folder, reading
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module.files.Staging, "_publish", stop)
-        patch.setattr(module.files.Staging, "_give_up", lambda staging, remove: os.close(staging.lock))
+        patch.setattr(module.atomic.Staging, "_publish", stop)
+        patch.setattr(module.atomic.Staging, "_give_up", lambda staging, remove: os.close(staging.lock))
         pack(scan(src), (5, 5))
     reading.clear()
     np.testing.assert_array_equal(pack(scan(src), (5, 5)).images, decoded(src, (5, 5)))

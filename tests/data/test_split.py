@@ -20,6 +20,7 @@ from customcnn.data.split import Shares, check_files, shares, split_by_group, sp
 from customcnn.errors import CustomCNNError
 from customcnn.images.decode import BadImage, read_image
 from customcnn.io.atomic import sha256
+from tests.support.folders import names_in
 
 EIGHTY = Shares(0.8, 0.2)
 
@@ -30,10 +31,6 @@ def message(function, *arguments, **options) -> str:
     text = str(caught.value)
     assert len(text.splitlines()) == 1
     return text
-
-
-def tree(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
 # ---------------------------------------------------------------- shares
@@ -338,7 +335,7 @@ def test_a_folder_is_split(cells, tmp_path, link):
         ("validation", "all"): 2,
         ("validation", "hem"): 2,
     }
-    assert sorted(tree(tmp_path / "parts")) == sorted(["manifest.csv", *(r.path for r in result.manifest.records)])
+    assert names_in(tmp_path / "parts") == sorted(["manifest.csv", *(r.path for r in result.manifest.records)])
     for record in result.manifest.records:
         placed, source = tmp_path / "parts" / record.path, cells / record.path.split("/", 1)[1]
         assert placed.read_bytes() == source.read_bytes()
@@ -379,7 +376,7 @@ def test_the_same_seed_gives_the_same_split(cells, tmp_path, workers):
     split_folder(scan(cells), tmp_path / "b", EIGHTY, seed=3, workers=workers)
     assert (tmp_path / "a" / "manifest.csv").read_bytes() == (tmp_path / "b" / "manifest.csv").read_bytes()
     split_folder(scan(cells), tmp_path / "c", EIGHTY, seed=4)
-    assert tree(tmp_path / "a") != tree(tmp_path / "c")
+    assert names_in(tmp_path / "a") != names_in(tmp_path / "c")
 
 
 def test_further_columns_are_kept(cells, tmp_path):
@@ -422,11 +419,11 @@ def test_links_of_a_relative_source_hold(cells, tmp_path, monkeypatch):
 
 def test_a_destination_with_something_in_it(cells, tmp_path):
     split_folder(scan(cells), tmp_path / "parts", EIGHTY)
-    before = tree(tmp_path)
+    before = names_in(tmp_path)
     assert message(split_folder, scan(cells), tmp_path / "parts", EIGHTY, seed=5) == (
         f"Destination '{tmp_path}/parts' is not empty. Use --replace to write over it."
     )
-    assert tree(tmp_path) == before
+    assert names_in(tmp_path) == before
     split_folder(scan(cells), tmp_path / "parts", Shares(0.6, 0.2, 0.2), replace_dst=True)
     assert scan(tmp_path / "parts").parts == ["train", "validation", "test"]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cells", "parts"]
@@ -443,11 +440,11 @@ def test_a_source_that_is_split_already(cells, tmp_path):
 @pytest.mark.parametrize("where", [".", "new", "../cells/all", ".."])
 @pytest.mark.parametrize("replace", [False, True])
 def test_a_destination_inside_the_source_or_around_it(cells, where, replace):
-    before = tree(cells)
+    before = names_in(cells)
     assert message(split_folder, scan(cells), cells / where, EIGHTY, replace_dst=replace).startswith(
         f"Source and destination are separate folders, neither inside the other. Received: '{cells}' and "
     )
-    assert tree(cells) == before
+    assert names_in(cells) == before
 
 
 def test_groups_that_are_not_known(cells, tmp_path):
@@ -508,7 +505,7 @@ def test_bad_images_are_skipped_and_told(cells, tmp_path, spoilt):
     result = split_folder(scan(cells), tmp_path / "parts", EIGHTY, skip_bad=True)
     assert dict(result.skipped) == spoilt
     assert len(result.manifest.records) == 20
-    assert not [path for path in tree(tmp_path / "parts") if Path(path).name in {Path(bad).name for bad in spoilt}]
+    assert not [path for path in names_in(tmp_path / "parts") if Path(path).name in {Path(bad).name for bad in spoilt}]
 
 
 def test_images_that_are_all_bad(make_folder, tmp_path):

@@ -15,13 +15,10 @@ from PIL import Image
 from customcnn.data.manifest import GROUP_PATTERNS, scan
 from customcnn.data.synthetic import LABELS, Stain, draw_cell, draw_files, draw_samples
 from customcnn.errors import CustomCNNError
+from tests.support.folders import contents
 
 PLAIN = Stain((0.82, 1.36, 0.54), (0.44, 0.47, 0.19), (1.0, 1.0, 1.0), 1.0, 0.0)
 LARGEST = Stain((0.5, 0.9, 0.4), (0.3, 0.3, 0.1), (1.0, 1.0, 1.0), 2.0, 0.0)  # twice as large as any subject's
-
-
-def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ from customcnn.training.train import train
 from customcnn.training.warm_start import take_over
 from customcnn.visualize import visualize_run
 from tests.support.colors import SIZE, paint, recipe
+from tests.support.folders import contents
 
 VALIDATION = 36
 
@@ -271,15 +272,15 @@ def test_a_training_goes_on_as_if_nothing_was(trained, data, tmp_path):
 
 
 def test_a_failure_leaves_the_network_as_it_was(run, data, monkeypatch):
-    before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    before = contents(run.path)
 
     def fails(model, info, path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("customcnn.runs.saved_model.save_model", fails)
+    monkeypatch.setattr("customcnn.evaluation.calibrate.save_model", fails)
     with pytest.raises(OSError, match="No space"):
         calibrate(run, data, resamples=5)
-    assert {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
+    assert contents(run.path) == before
 
 
 def test_the_training_part_is_refused(run, data):

@@ -26,6 +26,7 @@ from customcnn.recipe.recipe import load_recipe
 from customcnn.runs.run_dir import RunDir
 from customcnn.runs.saved_model import load_model, read_info, save_model
 from customcnn.training.train import train
+from tests.support.folders import contents
 
 SIZE = get_spec("small").minimum_size
 WRITTEN = {"predictions.csv", "metrics.json", "confusion.png", "curves.png"}
@@ -253,10 +254,10 @@ def test_strata_are_columns_of_the_manifest(run, data):
 
 
 def test_another_place_for_the_results(run, data, tmp_path):
-    before = {path: path.read_bytes() for path in run.path.iterdir()}
+    before = contents(run.path)
     evaluate(run, data, out=tmp_path / "deep" / "results", resamples=2)
     assert {path.name for path in (tmp_path / "deep" / "results").iterdir()} == WRITTEN
-    assert {path: path.read_bytes() for path in run.path.iterdir()} == before
+    assert contents(run.path) == before
 
 
 def test_one_of_the_classes_will_do(run, folder, tmp_path):

@@ -22,6 +22,7 @@ from customcnn.metrics.scores import two_columns
 from customcnn.runs.run_dir import RunDir
 from customcnn.runs.saved_model import load_model, read_info, save_model
 from tests.support.exports import SIZE, formats, make_images, make_run, pixels_of
+from tests.support.folders import contents
 
 each_format = pytest.mark.parametrize("name", formats())
 each_runtime = pytest.mark.parametrize("name", formats(runtimes=True))
@@ -66,11 +67,6 @@ def data(tmp_path_factory) -> Manifest:
     return scan(root)
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder by its path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 # ---------------------------------------------------------------- what is written
 
 
@@ -85,7 +81,7 @@ def test_an_export_says_what_keras_says(exported, images, name):
     found = compare(get_format(name), written.path, batch, truth)
     assert found.difference < 1e-4 and found.same == len(batch)
     own = [network.with_name(f"best{ending}") for ending in get_format(name).endings]
-    parts = [part for place in own for part in (files_of(place).values() if place.is_dir() else [place.read_bytes()])]
+    parts = [part for place in own for part in (contents(place).values() if place.is_dir() else [place.read_bytes()])]
     assert written.size == sum(map(len, parts))
     assert not [path for path in network.parent.iterdir() if path.name.startswith(".")]
 
@@ -168,12 +164,12 @@ def other_weights(monkeypatch, scale: float) -> None:
 
 @pytest.mark.parametrize("scale", [-3.0, float("nan")])
 def test_an_export_that_says_something_else_is_refused(run, data, monkeypatch, scale):
-    before = files_of(run.path)
+    before = contents(run.path)
     other_weights(monkeypatch, scale)
     with pytest.raises(CustomCNNError, match=r"to 0\.001\. Received: keras, .* differs by .* Use --no-check") as caught:
         export(run, format="keras", data=data)
     assert "\n" not in str(caught.value)
-    assert files_of(run.path) == before
+    assert contents(run.path) == before
     assert export(run, format="keras", check=False).path.is_file()
 
 
@@ -241,13 +237,13 @@ def test_what_a_format_lacks_is_one_line(run, monkeypatch):
         raise ValueError("Unsupported op: Foo\nat the first\n")
 
     monkeypatch.setattr("customcnn.export.keras.write", lacks)
-    before = files_of(run.path)
+    before = contents(run.path)
     with pytest.raises(
         CustomCNNError, match=r"keras in float32 \(ValueError: Unsupported op: Foo at the first\)"
     ) as caught:
         export(run, format="keras")
     assert "\n" not in str(caught.value)
-    assert files_of(run.path) == before
+    assert contents(run.path) == before
 
 
 @pytest.fixture
@@ -267,7 +263,7 @@ def test_a_failed_export_leaves_what_was_there(run, tiny, monkeypatch):
     import openvino
 
     export(run, check=False)
-    before = files_of(run.path)
+    before = contents(run.path)
 
     def fails(model, path, **options):
         Path(path).write_text("half")
@@ -276,7 +272,7 @@ def test_a_failed_export_leaves_what_was_there(run, tiny, monkeypatch):
     monkeypatch.setattr(openvino, "save_model", fails)
     with pytest.raises(OSError, match="No space"):
         export(run, check=False)
-    assert files_of(run.path) == before
+    assert contents(run.path) == before
 
 
 def test_a_kill_between_the_two_files_leaves_no_export(run, tiny, monkeypatch):

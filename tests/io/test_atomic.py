@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,9 @@ from customcnn.io import atomic
 from customcnn.io.atomic import MARK, Busy, Staging, refuse_overlap, staging, write_as, write_bytes, write_text
 from customcnn.io.parallel import parallel
 from customcnn.io.remote_path import Address, BrokenOff, overlapped
+from tests.support.folders import contents
 
-
-def tree(folder: Path) -> dict[str, str]:
-    """The files below a folder and what they hold; folders end with a slash."""
-    return {
-        str(path.relative_to(folder)) + "/" * path.is_dir(): "" if path.is_dir() else path.read_text()
-        for path in folder.rglob("*")
-    }
+tree = partial(contents, folders=True)
 
 
 # ---------------------------------------------------------------- names in messages
@@ -70,14 +66,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tiny_disk):
     write_bytes(tiny_disk / "a.bin", b"old")
     with pytest.raises(OSError, match="No space left"):
         write_bytes(tiny_disk / "a.bin", bytes(1_000_000))
-    assert tree(tiny_disk) == {"a.bin": "old"}
+    assert tree(tiny_disk) == {"a.bin": b"old"}
 
 
 def test_a_file_cannot_take_the_place_of_a_folder(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     with pytest.raises(OSError):
         write_bytes(tmp_path / "a", b"new")
-    assert tree(tmp_path) == {"a/": "", "a/b/": ""}
+    assert tree(tmp_path) == {"a/": b"", "a/b/": b""}
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):
@@ -117,7 +113,7 @@ def test_a_folder_appears_only_at_the_end(tmp_path):
     with Staging(dst) as work:
         (work / "a").write_text("a")
         assert not dst.exists()
-    assert tree(tmp_path) == {"out/": "", "out/a": "a"}
+    assert tree(tmp_path) == {"out/": b"", "out/a": b"a"}
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
@@ -138,7 +134,7 @@ def test_an_empty_destination_may_exist(tmp_path):
     (tmp_path / "out").mkdir()
     with Staging(tmp_path / "out") as work:
         (work / "a").write_text("a")
-    assert tree(tmp_path) == {"out/": "", "out/a": "a"}
+    assert tree(tmp_path) == {"out/": b"", "out/a": b"a"}
 
 
 def test_a_link_to_a_folder_may_be_the_destination(tmp_path):
@@ -147,7 +143,7 @@ def test_a_link_to_a_folder_may_be_the_destination(tmp_path):
     with Staging(tmp_path / "out") as work:
         (work / "a").write_text("a")
     assert (tmp_path / "out").is_symlink()
-    assert tree(tmp_path) == {"disk/": "", "disk/a": "a", "out/": ""}
+    assert tree(tmp_path) == {"disk/": b"", "disk/a": b"a", "out/": b""}
 
 
 def test_a_destination_with_something_in_it_is_refused(tmp_path):
@@ -156,7 +152,7 @@ def test_a_destination_with_something_in_it_is_refused(tmp_path):
     with pytest.raises(CustomCNNError) as caught, Staging(tmp_path / "out"):
         raise AssertionError("not reached")
     assert str(caught.value) == f"Destination '{tmp_path}/out' is not empty. Use --replace to write over it."
-    assert tree(tmp_path) == {"out/": "", "out/a": "old"}
+    assert tree(tmp_path) == {"out/": b"", "out/a": b"old"}
 
 
 @pytest.mark.parametrize("replace", [False, True])
@@ -167,7 +163,7 @@ def test_a_file_as_destination_is_refused(tmp_path, replace):
     assert str(caught.value) == (
         f"A destination is a folder. Received: '{tmp_path}/out', which is a file. Choose another name."
     )
-    assert tree(tmp_path) == {"out": "a file"}
+    assert tree(tmp_path) == {"out": b"a file"}
 
 
 def test_replace_keeps_the_old_folder_until_the_new_one_is_whole(tmp_path):
@@ -177,11 +173,11 @@ def test_replace_keeps_the_old_folder_until_the_new_one_is_whole(tmp_path):
     with pytest.raises(ValueError), Staging(dst, replace=True) as work:
         (work / "a").write_text("half")
         raise ValueError
-    assert tree(tmp_path) == {"out/": "", "out/a": "old"}
+    assert tree(tmp_path) == {"out/": b"", "out/a": b"old"}
     with Staging(dst, replace=True) as work:
         (work / "b").write_text("new")
-        assert tree(dst) == {"a": "old"}
-    assert tree(tmp_path) == {"out/": "", "out/b": "new"}
+        assert tree(dst) == {"a": b"old"}
+    assert tree(tmp_path) == {"out/": b"", "out/b": b"new"}
 
 
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
@@ -193,9 +189,9 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
         raise AssertionError("not reached")
     assert (tmp_path / "out" / "a").read_text() == "old"
     with Staging(tmp_path / "out", replace=True) as work:
-        assert tree(tmp_path / "out") == {"a": "old"}
+        assert tree(tmp_path / "out") == {"a": b"old"}
         (work / "a").write_text("new")
-    assert tree(tmp_path) == {"out/": "", "out/a": "new"}
+    assert tree(tmp_path) == {"out/": b"", "out/a": b"new"}
 
 
 def test_a_kill_after_the_two_renames_keeps_the_new_folder(tmp_path):
@@ -204,7 +200,7 @@ def test_a_kill_after_the_two_renames_keeps_the_new_folder(tmp_path):
         (tmp_path / name / "a").write_text(text)
     with pytest.raises(CustomCNNError, match="is not empty"), Staging(tmp_path / "out"):
         raise AssertionError("not reached")
-    assert tree(tmp_path) == {"out/": "", "out/a": "new"}
+    assert tree(tmp_path) == {"out/": b"", "out/a": b"new"}
 
 
 def test_leftovers_of_a_kill_are_cleared_but_links_are_not_followed(tmp_path):
@@ -217,7 +213,7 @@ def test_leftovers_of_a_kill_are_cleared_but_links_are_not_followed(tmp_path):
     (work / "link").symlink_to(tmp_path / "precious")
     with Staging(tmp_path / "out") as work:
         assert list(work.iterdir()) == []
-    assert tree(tmp_path) == {"out/": "", "precious/": "", "precious/a": "kept"}
+    assert tree(tmp_path) == {"out/": b"", "precious/": b"", "precious/a": b"kept"}
 
 
 @pytest.mark.parametrize("again, kept", [({"seed": 7, "n": 2}, True), ({"seed": 8, "n": 2}, False), (None, False)])
@@ -229,7 +225,7 @@ def test_work_goes_on_only_where_everything_is_equal(tmp_path, again, kept):
     with Staging(tmp_path / "out", resume=again) as work:
         assert (work / "a").exists() is kept
         (work / "b").write_text("done")
-    assert tree(tmp_path) == {"out/": "", **({"out/a": "done"} if kept else {}), "out/b": "done"}
+    assert tree(tmp_path) == {"out/": b"", **({"out/a": b"done"} if kept else {}), "out/b": b"done"}
 
 
 def test_an_error_removes_work_that_a_kill_would_keep(tmp_path):
@@ -248,7 +244,7 @@ def test_a_second_writer_is_refused_and_the_first_goes_on(tmp_path):
         f"A destination is written by one process at a time. Received: '{tmp_path}/out', which another process is "
         "writing now. Wait for it, or choose another destination."
     )
-    assert tree(tmp_path) == {"out/": "", "out/a": "a"}
+    assert tree(tmp_path) == {"out/": b"", "out/a": b"a"}
 
 
 @pytest.mark.parametrize("replace", [False, True])
@@ -283,7 +279,7 @@ def test_a_refused_call_holds_no_lock_and_no_file(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
     with Staging(tmp_path / "out", replace=True):
         pass
-    assert tree(tmp_path) == {"out/": ""}
+    assert tree(tmp_path) == {"out/": b""}
 
 
 WRITER = """
@@ -308,7 +304,7 @@ def test_a_killed_process_leaves_no_lock_and_its_work_is_taken_up(tmp_path):
         process.wait()
     with Staging(tmp_path / "out", resume={"n": 1}) as work:
         assert (work / "a").read_text() == "done"
-    assert tree(tmp_path) == {"out/": "", "out/a": "done"}
+    assert tree(tmp_path) == {"out/": b"", "out/a": b"done"}
 
 
 def test_a_mounted_destination_is_refused_before_the_work(tiny_disk):
@@ -328,7 +324,7 @@ def test_a_folder_that_comes_between_is_not_lost(tmp_path):
         (work / "a").write_text("ours")
         dst.mkdir()
         (dst / "a").write_text("theirs")
-    assert tree(tmp_path) == {"out/": "", "out/a": "theirs"}
+    assert tree(tmp_path) == {"out/": b"", "out/a": b"theirs"}
 
 
 @pytest.mark.parametrize("src, dst", [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a", "link/b"), ("a", "x/../a/b")])
@@ -373,7 +369,7 @@ def test_what_a_lost_machine_was_writing_is_removed_in_the_end(tmp_path):
         (work / "all").mkdir()
         (work / "all" / "1.bmp").write_text("whole")
         (work / "all" / ".1.bmp.node-7.partial").write_text("ha")
-    assert tree(tmp_path) == {"out/": "", "out/all/": "", "out/all/1.bmp": "whole"}
+    assert tree(tmp_path) == {"out/": b"", "out/all/": b"", "out/all/1.bmp": b"whole"}
 
 
 # ---------------------------------------------------------------- addresses

@@ -37,6 +37,7 @@ from customcnn.metrics.scores import evaluate_predictions
 from customcnn.plots.leakage_cost import price_figure
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from tests.support.colors import SIZE, paint, recipe
+from tests.support.folders import contents
 
 FIGURES = ("image.own", "image.test", "image.inflation", "group.own", "group.test", "group.inflation", "price")
 
@@ -455,10 +456,6 @@ def data() -> Manifest:
 
 def run_stub(data: Manifest, out: Path, **options: object) -> Price:
     return price_leak(data, out, recipe(epochs=2), **{"seeds": 2, "ratio": 0.5, "resamples": 20, **options})
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 ALL_RUNS = ["seed-120/by-image", "seed-120/by-group", "seed-121/by-image", "seed-121/by-group"]

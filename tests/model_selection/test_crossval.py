@@ -26,6 +26,7 @@ from customcnn.model_selection.folds import make_folds
 from customcnn.plots.search import folds_figure
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from tests.support.colors import paint, recipe
+from tests.support.folders import contents
 
 FILES = {"crossval.json", "predictions.csv", "metrics.json", "confusion.png", "folds.csv", "folds.png"}
 
@@ -308,10 +309,6 @@ def data(make_folder) -> Manifest:
 
 def run_stub(data, out, **options) -> CrossvalResult:
     return crossval(data, out, recipe(epochs=2), **{"folds": 3, "resamples": 50, **options})
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_what_comes_out(stub_with_pictures, data, tmp_path):

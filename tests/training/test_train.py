@@ -30,6 +30,7 @@ from customcnn.runs.saved_model import load_model, read_info, save_model
 from customcnn.training.batches import batches, for_fit, targets
 from customcnn.training.train import TrainResult, train
 from tests.support.colors import SIZE, paint, recipe
+from tests.support.folders import contents, stamps
 
 FILES = {"best.keras", "curves.png", "environment.json", "history.csv", "last.keras", "manifest.csv", "recipe.toml"}
 COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
@@ -43,9 +44,9 @@ def refused(*args, **kwargs) -> str:
     return str(caught.value)
 
 
-def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Return the time and the bytes of every file in a folder."""
-    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir() if p.is_file()}
+def state(run: RunDir) -> tuple[object, object]:
+    """Return what a run holds and when it was written."""
+    return contents(run.path), stamps(run.path)
 
 
 def assert_same_network(first: Path, second: Path) -> None:
@@ -256,12 +257,12 @@ def test_every_dropout_and_every_epoch_has_a_seed_of_its_own():
 
 @pytest.mark.parametrize("epochs", [4, 2])
 def test_a_finished_run_is_left_alone(data, a_run, epochs):
-    before, lines = contents(a_run.path), []
+    files, times, lines = contents(a_run.path), stamps(a_run.path), []
     result = train(data, a_run, recipe(epochs=epochs), resume=True, say=lines.append)
     assert lines == ["Nothing to do: 4 epochs are trained."]
-    after = contents(a_run.path)
-    assert {name: data for name, (_, data) in after.items()} == {name: data for name, (_, data) in before.items()}
-    assert after["last.keras"] == before["last.keras"] and after["best.keras"] == before["best.keras"]
+    assert contents(a_run.path) == files
+    now = stamps(a_run.path)
+    assert now["last.keras"] == times["last.keras"] and now["best.keras"] == times["best.keras"]
     assert len(result.history) == 4
 
 
@@ -290,14 +291,14 @@ def test_keys_that_may_change(data, a_run):
     ],
 )
 def test_resume_refuses_another_recipe(data, a_run, key, value, text):
-    before = contents(a_run.path)
+    before = state(a_run)
     expected = f"A run is resumed with its own recipe. Received: {text}. Choose another --out."
     assert refused(data, a_run, recipe(epochs=4, **{key: value}), resume=True) == expected
-    assert contents(a_run.path) == before
+    assert state(a_run) == before
 
 
 def test_resume_refuses_other_images(data, a_run, tmp_path):
-    before = contents(a_run.path)
+    before = state(a_run)
     other = scan(paint(tmp_path / "other", {"train/all": 2, "train/hem": 2, "validation/all": 1, "validation/hem": 1}))
     assert refused(other, a_run, recipe(epochs=5), resume=True) == (
         f"A run is resumed on its own images. Received: {str(other.root)!r}, not as in {str(a_run.manifest)!r}. "
@@ -305,7 +306,7 @@ def test_resume_refuses_other_images(data, a_run, tmp_path):
     )
     grouped = with_group_pattern(data, r"(\d)\.bmp")
     assert "A run is resumed on its own images." in refused(grouped, a_run, recipe(epochs=5), resume=True)
-    assert contents(a_run.path) == before
+    assert state(a_run) == before
 
 
 def test_resume_refuses_other_classes(a_run, tmp_path):
@@ -335,11 +336,11 @@ def test_resume_refuses_a_folder_that_is_no_run(data, tmp_path):
 
 
 def test_a_run_in_the_way(data, a_run):
-    before = contents(a_run.path)
+    before = state(a_run)
     assert refused(data, a_run, recipe()) == (
         f"Run {str(a_run.path)!r} exists. Use --resume to go on with it, or --replace to delete it."
     )
-    assert contents(a_run.path) == before
+    assert state(a_run) == before
 
 
 def test_replace_deletes_the_run(data, a_run):
@@ -368,9 +369,9 @@ def test_a_file_in_the_way(data, tmp_path, replace_run):
 
 @pytest.mark.parametrize("values", [{"input_size": 21}, {"loss": "categorical_crossentropy"}])
 def test_replace_keeps_the_old_run_where_the_new_one_cannot_begin(data, a_run, values):
-    before = contents(a_run.path)
+    before = state(a_run)
     refused(data, a_run, recipe(**values), replace_run=True)
-    assert contents(a_run.path) == before
+    assert state(a_run) == before
 
 
 # ---------------------------------------------------------------- data and recipes that do not fit
@@ -476,17 +477,18 @@ class Bars:
 
 def test_nan_after_a_good_epoch_keeps_its_networks(data, a_run):
     spoil_optimizer(a_run)
-    before = contents(a_run.path)
+    files, times = contents(a_run.path), stamps(a_run.path)
     message = refused(data, a_run, recipe(epochs=6), resume=True)
     assert re.fullmatch(
         r"The loss stays a finite number\. Received: (nan|inf) at step [23] of epoch 5\. "
         r"Lower --set learning_rate or use --precision float32, and --replace the run\.",
         message,
     )
-    after = contents(a_run.path)
+    now = stamps(a_run.path)
     for name in ("last.keras", "best.keras"):
-        assert after[name] == before[name]
-    assert after["history.csv"][1] == before["history.csv"][1]
+        assert now[name] == times[name]
+    for name in ("last.keras", "best.keras", "history.csv"):
+        assert contents(a_run.path)[name] == files[name]
 
 
 def test_nan_that_only_validation_sees(data, tmp_path):
