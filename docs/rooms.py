@@ -46,7 +46,7 @@ def drawing() -> str:
 
 
 def reduced(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """Return the transitive reduction of a graph without circles: an arrow is left out where a longer way leads there."""
+    """Return the transitive reduction of a graph without circles: no arrow that a longer way makes superfluous."""
     return {
         node: {
             other for other in others if not any(other in reached_from(graph, between) for between in others - {other})
