@@ -126,24 +126,20 @@ def _steps(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {key: value for key, value in found.items() if key.startswith("step/")}
 
 
-every_network = pytest.mark.parametrize(
-    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.backend) for name in SLOW)]
-)
-# Quick: the backend that is in use, in the precision that is in use. The rest takes minutes.
-every_backend = pytest.mark.parametrize(
-    ("backend", "precision"),
-    [
-        pytest.param(*pair, marks=() if pair == (DEFAULT, "float32") else pytest.mark.backend)
-        for pair in itertools.product(BACKENDS, TOLERANCES)
-    ],
-)
-the_others = pytest.mark.parametrize(
-    ("backend", "precision"), list(itertools.product([name for name in BACKENDS if name != DEFAULT], TOLERANCES))
-)
+def _cases(backends: tuple[str, ...]) -> pytest.MarkDecorator:
+    """Return every network on these backends in both precisions; the slow ones in that which is in use, float32."""
+    quick = (DEFAULT, "float32")  # the backend and the precision in use; the rest takes minutes
+    return pytest.mark.parametrize(
+        ("backend", "precision", "name"),
+        [
+            pytest.param(*case, marks=() if case[:2] == quick and case[2] in QUICK else pytest.mark.backend)
+            for case in itertools.product(backends, TOLERANCES, (*QUICK, *SLOW))
+            if case[1] == "float32" or case[2] in QUICK
+        ],
+    )
 
 
-@every_network
-@every_backend
+@_cases(BACKENDS)
 def test_the_step_is_sound(results, backend, name, precision):
     """The loss falls out of the probabilities, the last bias moves as calculus says, and every weight moves."""
     found = results(backend, precision, name)
@@ -164,8 +160,7 @@ def test_the_step_is_sound(results, backend, name, precision):
 
 
 @pytest.mark.backend
-@every_network
-@the_others
+@_cases(tuple(name for name in BACKENDS if name != DEFAULT))
 def test_backends_agree(results, backend, precision, name):
     """Probabilities, loss, batch statistics and the step of every weight are those of the default backend."""
     expected, found = results(DEFAULT, precision, name), results(backend, precision, name)

@@ -18,7 +18,7 @@ from customcnn.runs.saved_model import ModelInfo, load_model, read_info, save_mo
 from customcnn.runs.temperature import with_temperature
 from customcnn.training.ensemble import soft_vote
 from tests.support.exports import SIZE, formats, make_images, make_run, pixels_of, shares
-from tests.support.networks import SIBLINGS
+from tests.support.networks import COVERED
 
 each_runtime = pytest.mark.parametrize("name", formats(runtimes=True))
 SLOW_BUT_ONE = [
@@ -184,7 +184,7 @@ def test_large_weights_are_halved_small_and_huge_ones_stay():
 # ---------------------------------------------------------------- every network
 
 
-NETWORKS = [spec.name for spec in list_models() if spec.name not in SIBLINGS]
+NETWORKS = [spec.name for spec in list_models() if spec.name not in COVERED]
 IN_TURN = [
     pytest.param(name.values[0], network, marks=name.marks)
     for place, network in enumerate(NETWORKS)

@@ -1,4 +1,15 @@
 """Which networks of the table stand for others in tests that take long."""
 
+from customcnn.models import list_models
+
 SIBLINGS = ("vgg19", "resnet152", "mobilenet", "densenet169", *(f"efficientnetb{size}" for size in "13457"))
 """Networks that differ from another of the table in depth or width alone: most tests take the other one."""
+
+COVERED = (*SIBLINGS, "vgg16", "inceptionv3", "densenet161", "efficientnetv2b0")
+"""Networks whose kinds of layers all stand in AlexNet, GoogLeNet, DenseNet-121 or EfficientNet-B0, too."""
+
+LIBRARY = tuple(spec.name for spec in list_models() if spec.builder.endswith(":backbone"))
+"""Networks of keras.applications, which one function builds."""
+
+OF_THE_LIBRARY = "mobilenetv2"
+"""Stands for all of LIBRARY where a test asks for what that function does with each of them alike."""

@@ -1,0 +1,23 @@
+"""Large networks are spared in test_table.py where another one stands for them, see tests/support/networks.py."""
+
+import pytest
+
+from tests.support.networks import LIBRARY, OF_THE_LIBRARY, SIBLINGS
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out of the tests of every network those that another one stands for."""
+    spared = [item for item in items if isinstance(item, pytest.Function) and _is_spared(item)]
+    items[:] = [item for item in items if item not in spared]
+    config.hook.pytest_deselected(items=spared)
+
+
+def _is_spared(item: pytest.Function) -> bool:
+    if item.path.name != "test_table.py" or not hasattr(item, "callspec"):
+        return False
+    parameters, marks = item.callspec.params, item.fixturenames
+    name = parameters.get("name")
+    narrower = parameters.get("policy") == "mixed_bfloat16"  # float16, which is, is tested
+    if name in LIBRARY and ("one_of_the_library_is_tested" in marks or narrower):
+        return name != OF_THE_LIBRARY
+    return name in SIBLINGS and "every_one_is_tested" not in marks
