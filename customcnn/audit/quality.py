@@ -138,7 +138,7 @@ def _sharpness(grey: np.ndarray) -> float:
 
 
 def _frame(image: Image.Image) -> float:
-    """Return the share of the outermost pixels that are not background, as `images.foreground` judges them."""
+    """Return the share of the outermost pixels that are not background, as `decode.foreground` judges them."""
     pixels = np.asarray(image)
     ring = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]]).astype(np.int16)
     apart = np.abs(ring - np.median(ring, axis=0))

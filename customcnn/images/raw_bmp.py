@@ -49,7 +49,7 @@ class BmpMemory:
         return _pixels(self._read[:length], height, width)
 
     def empty(self, height: int, width: int) -> tuple[memoryview, np.ndarray]:
-        """Return a BMP and its pixels, to be written into; then its bytes are those that `images.encode` gives.
+        """Return a BMP and its pixels, to be written into; then its bytes are those that `decode.encode` gives.
 
         Returns:
             The file's bytes, and a view of them: uint8 (H, W, 3), blue, green, red.

@@ -239,7 +239,7 @@ SMALLER = {
     "blood-cells/mobilenetv2": ["input_size=64"],
     "honest/small": ["input_size=64"],
 }
-"""One recipe of each kind, small enough to train in seconds; the other networks are built in tests/models/.py."""
+"""One recipe of each kind, small enough to train in seconds; the other networks are built in tests/models."""
 
 
 @pytest.mark.docs

@@ -1,7 +1,7 @@
 """Training habits in a whole training: schedules, early stopping, LRA, averages, sampling, weights to begin with.
 
-What the optimizers, losses and penalties do to one step is in test_compile.py; schedules and sampling as functions in
-test_schedules.py and test_sampling.py; on-line augmentation in test_transforms.py.
+What the optimizers, losses and penalties do to one step is in test_optimizer.py; schedules and sampling as functions in
+tests/recipe; on-line augmentation in tests/augmentation.
 """
 
 import contextlib
