@@ -53,8 +53,8 @@ def batches(
         transform: changes a batch of images by the key (seed, epoch, batch), from `make_transform`.
         weights: float32 (N,), what each image's loss is multiplied by; None for 1.
         outputs: how many outputs of the network are trained towards `wanted`.
-        resident: the rows' images on the device, from `device_cache.hold`, which also turns them: `images` and `transform`
-            are not used then. The batches are the same, byte for byte, as arrays of the backend.
+        resident: the rows' images on the device, from `device_cache.hold`, which also turns them: `images` and
+            `transform` are not used then. The batches are the same, byte for byte, as arrays of the backend.
         devices: that share a batch on TensorFlow: where they cannot do so evenly, weights make up for it.
         shards: of the recipe's `sampling.shards`; `batch_size` is a multiple of it.
         own: the shards that this process has, of several processes: its batches are its part of theirs; None for all.

@@ -36,8 +36,8 @@ class Task:
         info: what the saved networks carry.
         build: returns the network for a device, not compiled, and what it took over from another run.
         compile: gives it optimizer and loss, in place; where it was loaded to go on, the optimizer's state is kept.
-        batches: returns the training batches and the validation batches, from `batches.batches`; the third argument is how
-            many devices share a batch.
+        batches: returns the training batches and the validation batches, from `batches.batches`; the third argument is
+            how many devices share a batch.
         own: returns which rows of the manifest a process of several trains and scores on; None where none may be.
     """
 
