@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: small folders of images, and the data that lies beside the repository."""
+"""Fixtures that several test files share: small folders of images, the command line, and data beside the repository."""
 
 import os
 import subprocess
@@ -10,11 +10,14 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from customcnn.cli import main
+
 # A busy machine must not fail a property for being slow.
 settings.register_profile("customcnn", deadline=None)
 settings.load_profile("customcnn")
 
 MakeFolder = Callable[..., Path]
+Shell = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -40,6 +43,20 @@ def make_folder(tmp_path: Path) -> MakeFolder:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def shell(capfd: pytest.CaptureFixture[str]) -> Shell:
+    """Return a function that runs a command line in this process and gives its status, output and error stream."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        output, errors = capfd.readouterr()
+        return int(ended.value.code or 0), output, errors
+
+    return run
 
 
 @pytest.fixture(scope="session")

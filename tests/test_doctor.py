@@ -12,11 +12,11 @@ import pytest
 from customcnn import doctor
 from customcnn.backend import devices
 from customcnn.backend.precision import PRECISIONS, Tried
-from customcnn.cli import main
 from customcnn.doctor import Choice, Report, Speed, examine, format_report, instructions, measure, memory
 from customcnn.errors import CustomCNNError
 from customcnn.models import get_spec
 from customcnn.training.optimizer import compile_model
+from tests.support.commands import error_line, printed
 
 REPORT = Report(
     python="3.12.1",
@@ -92,11 +92,9 @@ def test_what_is_unknown_or_not_measured():
     assert text.endswith("openvino: it is installed")
 
 
-def test_json_on_the_command_line(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["doctor", "--no-measure", "--json"])
-    assert not ended.value.code
-    found = json.loads(capsys.readouterr().out)
+def test_json_on_the_command_line(shell):
+    output, _ = printed(*shell("doctor", "--no-measure", "--json"))
+    found = json.loads(output)
     assert found.keys() == Report.__dataclass_fields__.keys()
     assert found["packages"] == devices.environment()["packages"]
     assert found["backend"]["value"] == devices.backend()
@@ -107,21 +105,14 @@ def test_json_on_the_command_line(capsys):
     assert all(one["speed"] is None for one in found["precisions"])
 
 
-def test_text_on_the_command_line(tiny, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["doctor"])
-    assert not ended.value.code
-    output = capsys.readouterr().out
+def test_text_on_the_command_line(tiny, shell):
+    output, _ = printed(*shell("doctor"))
     assert "\ntraining step " in output and " images/s\n" in output
 
 
 @pytest.mark.parametrize("words", [[], ["--no-measure"]])
-def test_an_unknown_network(words, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["doctor", "--model", "smal", *words])
-    assert ended.value.code == 1
-    errors = capsys.readouterr().err
-    assert errors.startswith("Error: The model must be one of ") and errors.count("\n") == 1
+def test_an_unknown_network(words, shell):
+    assert error_line(*shell("doctor", "--model", "smal", *words)).startswith("The model must be one of ")
 
 
 def test_an_unknown_network_in_python():

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from customcnn.runs.run_dir import RunDir
 from customcnn.training.train import train
 from tests.support import ROOT
 from tests.support.colors import SIZE
+from tests.support.errors import refused
 
 RECIPE = {"optimizer": "adam", "precision": "float32"}
 QUICK = {"model": "one-conv", "input_size": 8, "epochs": 2, "batch_size": 8, "random_state": 0, "recipe": RECIPE}
@@ -64,16 +66,14 @@ def paths(images, tmp_path_factory) -> list[Path]:
     return [folder / f"{place}.png" for place in range(len(images[0]))]
 
 
-def refused(function, *args, **kwargs) -> str:
-    """Return the message with which a call is refused: one line, a ValueError and an error of this package."""
-    with pytest.raises(InvalidInput) as caught:
-        function(*args, **kwargs)
-    assert isinstance(caught.value, ValueError) and isinstance(caught.value, CustomCNNError)
-    assert "\n" not in str(caught.value) and "Received: " in str(caught.value)
-    return str(caught.value)
+invalid = partial(refused, raises=InvalidInput, match="Received: ")
 
 
 # ---------------------------------------------------------------- what it learns and says
+
+
+def test_what_is_invalid_is_an_error_for_scikit_learn_too():
+    assert issubclass(InvalidInput, ValueError) and issubclass(InvalidInput, CustomCNNError)
 
 
 def test_it_learns_and_predicts(fitted, images):
@@ -237,44 +237,44 @@ def test_groups_are_held_out_whole(images, monkeypatch):
 
 def test_other_numbers_than_levels_are_refused(images):
     pixels, labels = images
-    message = refused(network().fit, pixels / 255, labels)
+    message = invalid(network().fit, pixels / 255, labels)
     assert message.startswith("Pixels are uint8, 0 to 255. Received: float64.") and "value_range" in message
-    assert "Pixels lie in value_range. Received: " in refused(network(value_range=(0, 1)).fit, pixels, labels)
-    assert "the low one first" in refused(network(value_range=(1, 0)).fit, pixels, labels)
-    assert "value_range" in refused(network(value_range=(0, 1)).fit, np.where(pixels > 9, np.nan, 0.5), labels)
+    assert "Pixels lie in value_range. Received: " in invalid(network(value_range=(0, 1)).fit, pixels, labels)
+    assert "the low one first" in invalid(network(value_range=(1, 0)).fit, pixels, labels)
+    assert "value_range" in invalid(network(value_range=(0, 1)).fit, np.where(pixels > 9, np.nan, 0.5), labels)
 
 
 @pytest.mark.parametrize("shape", [(24, 4, 4, 4), (24, 2, 4, 4, 3), (24, 0, 4, 3)])
 def test_other_shapes_are_refused(images, shape):
-    assert "Images are (N, H, W, 3)" in refused(network().fit, np.zeros(shape, np.uint8), images[1])
+    assert "Images are (N, H, W, 3)" in invalid(network().fit, np.zeros(shape, np.uint8), images[1])
 
 
 def test_a_table_without_a_fitting_shape_is_refused(images):
     table = np.zeros((24, 12), np.uint8)
-    assert "Give image_shape=(H, W)" in refused(network().fit, table, images[1])
+    assert "Give image_shape=(H, W)" in invalid(network().fit, table, images[1])
     for shape in ((3, 5), (12,), (2, 2, 2, 3), (2, 3, 2)):
-        assert "image_shape" in refused(network(image_shape=shape).fit, table, images[1])
+        assert "image_shape" in invalid(network(image_shape=shape).fit, table, images[1])
 
 
 def test_labels_that_do_not_fit_are_refused(images):
     pixels, labels = images
-    assert "y is None" in refused(network().fit, pixels, None)
-    assert "two classes or more" in refused(network().fit, pixels, ["red"] * 24)
+    assert "y is None" in invalid(network().fit, pixels, None)
+    assert "two classes or more" in invalid(network().fit, pixels, ["red"] * 24)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         network().fit(pixels, labels[:-1])
     with pytest.raises(ValueError, match="Unknown label type"):
         network().fit(pixels, np.linspace(0, 1, 24))
     rare = np.array(["red"] * 23 + ["green"])
-    assert "Received: n_samples=1 of class green" in refused(network().fit, pixels, rare)
+    assert "Received: n_samples=1 of class green" in invalid(network().fit, pixels, rare)
     strange = network().fit
-    assert "Received: blue too" in refused(strange, pixels, labels, validation=(pixels[:2], ["red", "blue"]))
+    assert "Received: blue too" in invalid(strange, pixels, labels, validation=(pixels[:2], ["red", "blue"]))
 
 
 def test_groups_that_do_not_fit_are_refused(images):
     pixels, labels = images
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         network().fit(pixels, labels, groups=[1, 2])
-    assert "Every part needs a group of every class" in refused(network().fit, pixels, labels, groups=[0] * 24)
+    assert "Every part needs a group of every class" in invalid(network().fit, pixels, labels, groups=[0] * 24)
 
 
 @pytest.mark.parametrize(
@@ -289,15 +289,15 @@ def test_groups_that_do_not_fit_are_refused(images):
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
 def test_wrong_parameters_are_refused_when_fitted(images, options, reason):
-    assert reason in refused(network(**options).fit, *images)
+    assert reason in invalid(network(**options).fit, *images)
 
 
 def test_files_that_are_none_are_refused(paths, tmp_path):
     (tmp_path / "text.png").write_text("no image")
     labels = ["red", "green"] * 2
-    assert "Check its name" in refused(network().fit, [*paths[:3], tmp_path / "nowhere.png"], labels)
-    assert "not an image" in refused(network().fit, [*paths[:3], tmp_path / "text.png"], labels)
-    assert "Put it into a list" in refused(network().fit, str(paths[0]), labels)
+    assert "Check its name" in invalid(network().fit, [*paths[:3], tmp_path / "nowhere.png"], labels)
+    assert "not an image" in invalid(network().fit, [*paths[:3], tmp_path / "text.png"], labels)
+    assert "Put it into a list" in invalid(network().fit, str(paths[0]), labels)
 
 
 def test_it_must_be_fitted_first(images):

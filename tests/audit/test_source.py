@@ -1,14 +1,15 @@
 """What can be audited: folders, manifests and runs, and one line for each that cannot."""
 
 import json
+from functools import partial
 
 import pytest
 
 from customcnn.audit import open_data
 from customcnn.data.manifest import scan
-from customcnn.errors import CustomCNNError
 from customcnn.io.remote_path import parse_folder
 from tests.support.audit_pictures import cell, save
+from tests.support.errors import refused
 
 
 @pytest.fixture
@@ -31,13 +32,7 @@ def run_of(data, folder, environment=None, metrics=None):
     return folder
 
 
-def failure(path, **options):
-    with pytest.raises(CustomCNNError) as caught:
-        open_data(path, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert "Received: " in message
-    return message
+failure = partial(refused, open_data, match="Received: ")
 
 
 def test_a_folder_is_scanned(data):

@@ -26,6 +26,7 @@ from customcnn.data.synthetic import draw_samples
 from customcnn.errors import CustomCNNError
 from customcnn.recipe.recipe import load_recipe
 from customcnn.runs.run_dir import RunDir
+from tests.support.errors import refused
 
 BACKENDS = ("tensorflow", "jax")
 RECIPE: dict[str, object] = {"model": "residual", "epochs": 2, "input_size": 48, "batch_size": 12, "seed": 3}
@@ -165,20 +166,18 @@ def test_one_processor_is_one_device():
 
 
 def test_a_batch_is_shared_evenly(monkeypatch):
-    monkeypatch.setattr("customcnn.backend.devices.backend", lambda: "jax")
+    monkeypatch.setattr("customcnn.backend.data_parallel.backend", lambda: "jax")
     monkeypatch.setattr("customcnn.backend.data_parallel._names", lambda device: [f"{device}:{n}" for n in range(4)])
     assert find_devices(None, "gpu", 32) == ["gpu:0", "gpu:1", "gpu:2", "gpu:3"]
     assert find_devices(3, "gpu", 30) == ["gpu:0", "gpu:1", "gpu:2"]
-    with pytest.raises(CustomCNNError) as caught:
-        find_devices(None, "gpu", 30)
-    assert str(caught.value) == (
+    assert refused(find_devices, None, "gpu", 30) == (
         "Devices share a batch evenly. Received: --batch-size 30 on 4 devices. Give --batch-size 28 or 32, or other "
         "--devices."
     )
 
 
 def test_torch_has_no_means(monkeypatch):
-    monkeypatch.setattr("customcnn.backend.devices.backend", lambda: "torch")
+    monkeypatch.setattr("customcnn.backend.data_parallel.backend", lambda: "torch")
     assert find_devices(1, "gpu", 30) == []
     with pytest.raises(CustomCNNError, match="--devices needs Keras on tensorflow or jax"):
         find_devices(None, "gpu", 30)

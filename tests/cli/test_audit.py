@@ -5,8 +5,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from customcnn.cli import cli, main
+from customcnn.cli import cli
 from tests.support.audit_pictures import cell, save
+from tests.support.commands import error_line
 
 
 @pytest.fixture
@@ -63,12 +64,9 @@ def test_a_page_is_written(here):
         (["--deep", "--groups-out", "cells/manifest.csv"], "--groups-out names a file that ends in .csv."),
     ],
 )
-def test_targets_are_refused_before_the_work(here, capsys, monkeypatch, words, message):
+def test_targets_are_refused_before_the_work(here, shell, monkeypatch, words, message):
     monkeypatch.setattr("customcnn.audit.audit", lambda *_, **__: pytest.fail("it has begun"))
-    with pytest.raises(SystemExit) as ended:
-        main(["audit", "cells", *words])
-    assert ended.value.code == 1
-    assert message in capsys.readouterr().err
+    assert message in error_line(*shell("audit", "cells", *words))
 
 
 def test_groups_out_needs_deep(here):

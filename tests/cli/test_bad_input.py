@@ -20,6 +20,7 @@ from PIL import Image
 from customcnn.cli import main
 from customcnn.io.atomic import RESUME_FILE
 from customcnn.models import get_spec
+from tests.support.commands import error_line, printed
 from tests.support.folders import contents
 
 SIZE = get_spec("small").minimum_size
@@ -54,37 +55,22 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def fails(here, capfd) -> Callable[..., str]:
+def fails(here, shell) -> Callable[..., str]:
     """Return a function that runs a command line, holds that it fails as it should, and gives the error's text."""
 
     def run(*words: object) -> str:
         before = contents(here, folders=True)
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        output, errors = capfd.readouterr()
-        assert ended.value.code == 1, errors
-        assert output == ""
-        assert re.fullmatch(r"Error: [^\n]+\n", errors), errors
+        message = error_line(*shell(*words))
         assert contents(here, folders=True) == before, "something was left behind"
-        return errors.removeprefix("Error: ").removesuffix("\n")
+        return message
 
     return run
 
 
 @pytest.fixture
-def works(here, capfd) -> Callable[..., tuple[str, str]]:
+def works(here, shell) -> Callable[..., tuple[str, str]]:
     """Return a function that runs a command line that must succeed and gives its two streams."""
-
-    def run(*words: object) -> tuple[str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        output, errors = capfd.readouterr()
-        assert not ended.value.code, errors
-        return output, errors
-
-    return run
+    return lambda *words: printed(*shell(*words))
 
 
 @pytest.fixture(scope="module")
@@ -464,15 +450,13 @@ def test_a_full_destination(here, fails, command, name):
     assert message.startswith("The system refused a file operation: File too large.")
 
 
-def test_a_disk_that_fills_up_while_training(here, works, capfd):
+def test_a_disk_that_fills_up_while_training(here, works, shell):
     """The pack and the recipe fit, the network does not: nothing half-written is left, and --resume goes on."""
     class_folders(here / "data", PARTS)
     words: Words = ["train", "data", *SMALL, "--out", "dst"]
-    with full_disk(100_000), pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    _, errors = capfd.readouterr()
-    assert ended.value.code == 1
-    assert re.fullmatch(r"Error: The system refused a file operation: [^\n]+\n", errors)
+    with full_disk(100_000):
+        ended = shell(*words)
+    assert error_line(*ended).startswith("The system refused a file operation: ")
     assert not [path for path in here.rglob("*") if "partial" in path.name or path.suffix == ".keras"]
     works(*words, "--resume")
 
@@ -689,8 +673,7 @@ def test_the_whole_process(here, words):
     done = subprocess.run(
         [sys.executable, "-m", "customcnn", *words], capture_output=True, text=True, check=False, cwd=here
     )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(r"Error: [^\n]+\n", done.stderr), done.stderr
+    error_line(done.returncode, done.stdout, done.stderr)
     assert contents(here, folders=True) == before
 
 

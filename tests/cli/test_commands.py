@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -15,6 +14,7 @@ import pytest
 import customcnn
 from customcnn.cli import cli, explain, main
 from customcnn.errors import CustomCNNError
+from tests.support.commands import error_line
 
 NAMES = {
     "samples", "download", "split", "crop", "augment", "audit", "pack", "models", "summary", "pretrain", "train",
@@ -23,22 +23,6 @@ NAMES = {
 }  # fmt: skip
 
 every_command = pytest.mark.parametrize("name", sorted(cli.commands))
-
-Shell = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def shell(capfd) -> Shell:
-    """Return a function that runs the command line in this process and gives its status, output and error stream."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        output, errors = capfd.readouterr()
-        return int(ended.value.code or 0), output, errors
-
-    return run
 
 
 def process(*words: object, **options) -> subprocess.Popen:
@@ -139,10 +123,8 @@ def test_wrong_usage(shell, words, text):
 
 
 def test_an_error_is_one_line_on_the_error_stream(shell, tmp_path):
-    status, output, errors = shell("split", tmp_path / "no\nwhere", tmp_path / "x")
-    assert (status, output) == (1, "")
-    assert errors.startswith("Error: Data is a folder of class folders. Received: ")
-    assert errors.endswith(".\n") and errors.count("\n") == 1
+    message = error_line(*shell("split", tmp_path / "no\nwhere", tmp_path / "x"))
+    assert message.startswith("Data is a folder of class folders. Received: ") and message.endswith(".")
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 3])

@@ -40,6 +40,8 @@ from customcnn.errors import CustomCNNError
 from customcnn.io import remote_path
 from customcnn.io.atomic import MARK
 from customcnn.io.remote_path import Address, Folder, parse_folder
+from tests.support.commands import error_line, printed
+from tests.support.errors import refused
 from tests.support.folders import contents, stamps
 
 KEYS = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -186,9 +188,11 @@ def cluster(s3, nodes) -> Iterator[object]:
         yield found
 
 
-def shell(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def process(*words: object, cwd: Path | None = None) -> tuple[int, str, str]:
+    """Run a command line in a process of its own; return its status, output and error stream."""
     command = [sys.executable, "-m", "customcnn", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **RAY}, cwd=cwd)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **RAY}, cwd=cwd)
+    return done.returncode, done.stdout, done.stderr
 
 
 # ---------------------------------------------------------------- a pool of any kind
@@ -241,11 +245,7 @@ def test_a_pool_finds_the_same_copies(made):
 def test_a_pool_names_bad_images_as_one_machine_does(cells, tmp_path, step):
     src = upload_locally(cells, tmp_path / "src")
     (src / "all/bad.bmp").write_bytes(b"BM")
-    errors = []
-    for workers in (1, Copying()):
-        with pytest.raises(CustomCNNError) as caught:
-            step(src, tmp_path / "out", workers)
-        errors.append(str(caught.value))
+    errors = [refused(step, src, tmp_path / "out", workers) for workers in (1, Copying())]
     assert errors[0] == errors[1] and "bad.bmp" in errors[0]
     assert [path.name for path in tmp_path.iterdir()] == ["src"], "nothing half made is left"
 
@@ -371,10 +371,9 @@ def test_a_pack_is_uploaded_once_and_copied_from_there(made, far, tmp_path, monk
 
 
 def test_a_folder_of_this_machine_is_not_uploaded(made):
-    found = shell("pack", made.augmented, "--size", "8", "--upload")
-    assert found.returncode == 1 and found.stderr == (
-        f"Error: A pack is uploaded to the address of its images. Received: '{made.augmented}', a folder of this "
-        "machine. Leave out --upload.\n"
+    assert error_line(*process("pack", made.augmented, "--size", 8, "--upload")) == (
+        f"A pack is uploaded to the address of its images. Received: '{made.augmented}', a folder of this "
+        "machine. Leave out --upload."
     )
 
 
@@ -443,9 +442,7 @@ def test_the_same_command_goes_on_after_a_kill(cells, made, far, tmp_path, monke
     assert died.returncode == -signal.SIGKILL, died.stderr
     there = {*(far / "out").files()}
     assert MARK in there and 9 < len(there) - 1 < len(tree(getattr(made, dst))) - 1
-    with pytest.raises(CustomCNNError) as caught:
-        scan(far / "out")
-    assert str(caught.value) == (
+    assert refused(scan, far / "out") == (
         f"Data is a folder that is whole. Received: '{far}/out', which is not complete: it is being written, or that "
         "was broken off. Give the command that writes it again."
     )
@@ -492,23 +489,16 @@ def breaking_off(number: int, error: type[BaseException]) -> Callable[..., objec
 # ---------------------------------------------------------------- errors
 
 
-def refused(*words: object) -> str:
-    done = shell(*words)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
-    return done.stderr.strip()
-
-
 def test_errors_about_addresses_are_one_line(cells, far, tmp_path):
     nowhere = Address("s3", f"no-such-{uuid.uuid4().hex[:8]}")
-    assert refused("split", nowhere / "cells", tmp_path / "out") == (
-        f"Error: Data is a folder of class folders. Received: '{nowhere}/cells', which is no folder. Check its name."
+    assert error_line(*process("split", nowhere / "cells", tmp_path / "out")) == (
+        f"Data is a folder of class folders. Received: '{nowhere}/cells', which is no folder. Check its name."
     )
-    assert refused("split", cells, nowhere / "out") == (
-        f"Error: A destination lies in a bucket that exists. Received: '{nowhere}/out'. Make the bucket first."
+    assert error_line(*process("split", cells, nowhere / "out")) == (
+        f"A destination lies in a bucket that exists. Received: '{nowhere}/out'. Make the bucket first."
     )
-    assert refused("split", cells, far / "out", "--link", "hard") == (
-        f"Error: Links join files of one machine. Received: --link hard with '{cells}' and '{far}/out'. "
-        "Use --link copy."
+    assert error_line(*process("split", cells, far / "out", "--link", "hard")) == (
+        f"Links join files of one machine. Received: --link hard with '{cells}' and '{far}/out'. Use --link copy."
     )
 
 
@@ -531,9 +521,7 @@ def test_addresses_that_cannot_be_read(text, message, monkeypatch):
     from fsspec.registry import known_implementations
 
     monkeypatch.setitem(known_implementations, "lacking", {"class": "no_such_package.X", "err": "Install lackingfs"})
-    with pytest.raises(CustomCNNError) as caught:
-        parse_folder(text)
-    assert str(caught.value) == message
+    assert refused(parse_folder, text) == message
 
 
 def test_what_has_no_protocol_is_a_local_path():
@@ -548,11 +536,7 @@ def test_bad_images_of_s3_are_named_as_local_ones(cells, far, tmp_path):
         (src / name).parent.mkdir(exist_ok=True)
         (src / name).write_bytes(data)
     upload(src, far)
-    errors = []
-    for folder in (src, far):
-        with pytest.raises(CustomCNNError) as caught:
-            split_folder(scan(folder, skip_bad=True), tmp_path / "out", shares())
-        errors.append(str(caught.value))
+    errors = [refused(split_folder, scan(f, skip_bad=True), tmp_path / "out", shares()) for f in (src, far)]
     assert errors[0] == errors[1]
     one, other = (split_folder(scan(f, skip_bad=True), tmp_path / f"out{i}", shares(), skip_bad=True)
                   for i, f in enumerate((src, far)))  # fmt: skip
@@ -574,17 +558,15 @@ def test_a_server_that_does_not_answer(tmp_path, monkeypatch):
             raise RuntimeError("no route\nto host")
 
     monkeypatch.setattr(remote_path, "_filesystem", lambda protocol, process: Silent())
-    with pytest.raises(CustomCNNError) as caught:
-        scan(Address("s3", "bucket/x"))
-    assert str(caught.value) == (
+    assert refused(scan, Address("s3", "bucket/x")) == (
         "An address answers. Received: 's3://bucket/x' (RuntimeError: no route to host). Check the endpoint "
         "(AWS_ENDPOINT_URL for S3), the keys and the network, and give the command again."
     )
 
 
 def test_workers_and_a_cluster_exclude_each_other(cells, tmp_path):
-    done = shell("split", cells, tmp_path / "out", "--on", "ray", "--workers", 2)
-    assert done.returncode == 2 and "--workers counts those of this machine" in done.stderr
+    status, _, errors = process("split", cells, tmp_path / "out", "--on", "ray", "--workers", 2)
+    assert status == 2 and "--workers counts those of this machine" in errors
 
 
 # ---------------------------------------------------------------- a Ray of one's own
@@ -592,9 +574,9 @@ def test_workers_and_a_cluster_exclude_each_other(cells, tmp_path):
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 def test_a_command_on_a_ray_of_its_own(made, tmp_path):
-    done = shell("augment", "cropped", tmp_path / "out", "--count", 40, "--on", "ray", cwd=made.cropped.parent)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("Cluster: ")
+    line = ["augment", "cropped", tmp_path / "out", "--count", 40, "--on", "ray"]
+    _, errors = printed(*process(*line, cwd=made.cropped.parent))
+    assert errors.startswith("Cluster: ")
     assert tree(tmp_path / "out") == tree(made.augmented)
 
 
@@ -693,8 +675,9 @@ def test_two_nodes_work_from_s3_to_s3(cells, made, cluster, far, step, src, dst)
 @pytest.mark.ray
 def test_a_command_on_two_nodes_from_s3_to_a_folder(cells, made, nodes, far, tmp_path):
     upload(cells, far)
-    done = shell("split", far, "out", "--ratio", 0.5, "--val", 0.25, "--on", nodes.address, cwd=tmp_path)
-    assert done.returncode == 0 and "Cluster: 2 processors." in done.stderr.splitlines(), done.stderr
+    line = ["split", far, "out", "--ratio", 0.5, "--val", 0.25, "--on", nodes.address]
+    _, errors = printed(*process(*line, cwd=tmp_path))
+    assert "Cluster: 2 processors." in errors.splitlines(), errors
     assert tree(tmp_path / "out") == tree(made.parts)
 
 
@@ -718,11 +701,7 @@ def test_two_nodes_pack_and_audit_alike(made, cluster, far, tmp_path, monkeypatc
 def test_bad_images_are_named_by_two_nodes_as_by_one_machine(cells, cluster, tmp_path):
     src = upload_locally(cells, tmp_path / "src")
     (src / "all/bad.bmp").write_bytes(b"BM")
-    errors = []
-    for workers in (1, cluster):
-        with pytest.raises(CustomCNNError) as caught:
-            crop_it(src, tmp_path / "out", workers)
-        errors.append(str(caught.value))
+    errors = [refused(crop_it, src, tmp_path / "out", workers) for workers in (1, cluster)]
     assert errors[0] == errors[1] and "bad.bmp" in errors[0]
 
 
@@ -787,10 +766,9 @@ def test_all_nodes_must_see_a_folder(cluster, tmp_path):
             return {"10.0.0.1": function(path), "10.0.0.2": function(f"{path}/elsewhere")}
 
     for sources, targets in (([tmp_path / "cells"], []), ([], [tmp_path / "out"])):
-        with pytest.raises(CustomCNNError) as caught:
-            require_shared(Apart(), sources, targets)
+        message = refused(require_shared, Apart(), sources, targets)
         (folder,) = (*sources, *targets)
-        assert str(caught.value) == (
+        assert message == (
             f"A folder is the same one on all nodes of --on, under the same path. Received: '{folder}', "
             "which node 10.0.0.2 does not have. Share it between the nodes, or use an address such as s3://bucket/cells."
         )

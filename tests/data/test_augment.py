@@ -20,6 +20,7 @@ from customcnn.data.manifest import Manifest, Record, read_manifest, scan
 from customcnn.errors import CustomCNNError
 from customcnn.images.decode import decode, encode, read_image, to_rgb
 from customcnn.images.dihedral import eight_views
+from tests.support.errors import refused
 from tests.support.folders import contents, stamps
 
 RNG = np.random.default_rng(3)
@@ -115,9 +116,9 @@ def test_minority_fills_every_class_up_to_the_largest(tmp_path, sizes):
 
 @pytest.mark.parametrize("count", [0, -1, 1])
 def test_a_count_below_one_for_each_class_is_refused(make_folder, tmp_path, count):
-    with pytest.raises(CustomCNNError) as caught:
-        augment(make_folder({"all": 2, "hem": 2}), tmp_path / "out", count)
-    assert str(caught.value) == f"--count is at least 1 for each of 2 classes. Received: {count}. Give more."
+    assert refused(augment, make_folder({"all": 2, "hem": 2}), tmp_path / "out", count) == (
+        f"--count is at least 1 for each of 2 classes. Received: {count}. Give more."
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -262,9 +263,7 @@ def test_shifts_reach_their_share_both_ways_and_not_beyond():
     ],
 )
 def test_what_is_out_of_range_is_refused(values, message):
-    with pytest.raises(CustomCNNError) as caught:
-        Operations(**values)
-    assert str(caught.value) == message
+    assert refused(Operations, **values) == message
 
 
 @pytest.mark.parametrize("size", [(10, 10), (32, 20), (15, 24)])
@@ -277,12 +276,10 @@ def test_shapes_other_than_squares_are_kept_or_turned(size):
 def test_an_image_too_narrow_for_an_operation_is_named(make_folder, tmp_path):
     src = make_folder({"all": 1, "hem": 1})
     NOISE.resize((4, 40)).save(src / "all/narrow.png")
-    with pytest.raises(CustomCNNError) as caught:
-        augment(src, tmp_path / "out", 30, operations=Operations(probability=1.0, shear=25))
     assert re.fullmatch(
         r"Images are large enough for the operations\. Received: 'all/narrow\.png', 4 x 40 pixels \(.+\)\. "
         r"Use fewer of them\.",
-        str(caught.value),
+        refused(augment, src, tmp_path / "out", 30, operations=Operations(probability=1.0, shear=25)),
     )
 
 
@@ -459,10 +456,7 @@ def test_a_damaged_image_is_one_line_and_leaves_nothing(make_folder, tmp_path):
     data = (src / "all/1.bmp").read_bytes()
     (src / "all/1.bmp").write_bytes(data[: len(data) // 2])
     for workers in (1, 2):
-        with pytest.raises(CustomCNNError) as caught:
-            augment(src, tmp_path / "out", 12, workers=workers)
-        message = str(caught.value)
-        assert "\n" not in message
+        message = refused(augment, src, tmp_path / "out", 12, workers=workers)
         assert message.startswith("Images are single pictures of a known format. Received: ")
         assert "all/1.bmp', damaged (" in message
         assert [path.name for path in tmp_path.iterdir()] == ["data"]
@@ -559,9 +553,7 @@ def test_classes_of_one_size_lack_nothing(make_folder, tmp_path):
     ("options", "other"), [({"count": 20_000}, "--count 20000"), ({"count": None, "balance": True}, "--balance")]
 )
 def test_minority_takes_no_count_and_no_balance(make_folder, tmp_path, options, other):
-    with pytest.raises(CustomCNNError) as caught:
-        augment(make_folder({"all": 2, "hem": 1}), tmp_path / "out", minority=True, **options)
-    assert str(caught.value) == (
+    assert refused(augment, make_folder({"all": 2, "hem": 1}), tmp_path / "out", minority=True, **options) == (
         f"--minority adds what the smaller classes lack, and no more. Received: {other} beside it. Leave one out."
     )
     assert not (tmp_path / "out").exists()

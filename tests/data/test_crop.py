@@ -11,6 +11,7 @@ from customcnn.data.crop import crop_folder
 from customcnn.data.manifest import Manifest, Record, read_manifest, scan
 from customcnn.errors import CustomCNNError
 from customcnn.images.decode import decode
+from tests.support.errors import refused
 from tests.support.folders import names_in
 
 
@@ -112,9 +113,7 @@ def test_a_jpeg_becomes_a_png_with_the_decoded_pixels(tmp_path):
 def test_a_jpeg_whose_new_name_is_taken_is_refused(tmp_path):
     save(tmp_path / "data/all/a.jpg", RGB)
     save(tmp_path / "data/all/a.jpg.png", RGB)
-    with pytest.raises(CustomCNNError) as caught:
-        crop(tmp_path / "data", tmp_path / "out", 4, check=False)
-    assert str(caught.value) == (
+    assert refused(crop, tmp_path / "data", tmp_path / "out", 4, check=False) == (
         "A crop that becomes a PNG has .png added to its name. Received: 'all/a.jpg', beside images that have "
         "that name already. Rename one of each two."
     )
@@ -136,9 +135,7 @@ def test_an_image_smaller_than_the_square_is_refused_and_named(tmp_path):
     save(tmp_path / "data/all/good.bmp", Image.fromarray(where(9, 9)))
     save(tmp_path / "data/all/low.bmp", Image.fromarray(where(9, 7)))
     save(tmp_path / "data/hem/narrow.bmp", Image.fromarray(where(7, 9)))
-    with pytest.raises(CustomCNNError) as caught:
-        crop(tmp_path / "data", tmp_path / "out", 8, check=False)
-    assert str(caught.value) == (
+    assert refused(crop, tmp_path / "data", tmp_path / "out", 8, check=False) == (
         "A crop lies inside the image. Received: --size 8 for 'all/low.bmp' (9 x 7), 'hem/narrow.bmp' (7 x 9). "
         "Give a smaller --size."
     )
@@ -167,9 +164,7 @@ def test_the_check_names_the_images_whose_cell_would_be_cut(tmp_path, background
     save(tmp_path / "data/hem/below.png", scene(background, cell, (5, 5, 15, 18), noise=noise))
     save(tmp_path / "data/hem/edge.png", scene(background, cell, (16, 0, 20, 8), noise=noise))
     save(tmp_path / "data/hem/empty.png", scene(background, cell, (0, 0, 0, 0), noise=noise))
-    with pytest.raises(CustomCNNError) as caught:
-        crop(tmp_path / "data", tmp_path / "out", 14)
-    assert str(caught.value) == (
+    assert refused(crop, tmp_path / "data", tmp_path / "out", 14) == (
         "A crop keeps the whole foreground. Received: --size 14, which cuts some away from "
         "'all/left.png', 'hem/below.png', 'hem/edge.png'. Give a larger --size, or --no-check to cut it."
     )
@@ -227,10 +222,7 @@ def test_a_bad_file_is_an_error_that_names_all_or_is_skipped(make_folder, tmp_pa
     whole = io.BytesIO()
     RGB.save(whole, "PNG")
     (src / "hem/cut.png").write_bytes(whole.getvalue()[:-60])
-    with pytest.raises(CustomCNNError) as caught:
-        crop(src, tmp_path / "out", 4, check=False)
-    message = str(caught.value)
-    assert "\n" not in message
+    message = refused(crop, src, tmp_path / "out", 4, check=False)
     for name in ("'all/empty.png' (an empty file)", "'all/text.png' (not an image", "'hem/cut.png' (damaged"):
         assert name in message
     assert not (tmp_path / "out").exists()

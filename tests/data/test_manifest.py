@@ -22,7 +22,7 @@ from customcnn.data.manifest import (
     with_group_file,
     with_group_pattern,
 )
-from customcnn.errors import CustomCNNError
+from tests.support.errors import refused
 
 
 def paths(manifest: Manifest) -> list[str]:
@@ -31,14 +31,6 @@ def paths(manifest: Manifest) -> list[str]:
 
 def of(*names: str) -> Manifest:
     return Manifest(Path("data"), tuple(Record(name, name.split("/")[0]) for name in names))
-
-
-def message(function, *arguments, **options) -> str:
-    with pytest.raises(CustomCNNError) as caught:
-        function(*arguments, **options)
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    return text
 
 
 # ---------------------------------------------------------------- folders
@@ -116,14 +108,14 @@ def test_any_file_name_is_found_and_kept_by_the_manifest(make_folder):
 def test_a_missing_folder(tmp_path, kind):
     if kind == "file":
         (tmp_path / "data").write_text("a file")
-    assert message(scan, tmp_path / "data") == (
+    assert refused(scan, tmp_path / "data") == (
         f"Data is a folder of class folders. Received: '{tmp_path}/data', which is no folder. Check its name."
     )
 
 
 def test_an_empty_folder(tmp_path):
     for skip_bad in (False, True):
-        assert message(scan, tmp_path, skip_bad=skip_bad) == (
+        assert refused(scan, tmp_path, skip_bad=skip_bad) == (
             f"Data is a folder of class folders with images in them. Received: '{tmp_path}', which holds none. "
             "Put the images of each class into a folder of its own."
         )
@@ -135,7 +127,7 @@ def test_everything_that_does_not_belong_is_named_in_one_line(make_folder):
     (root / "all" / "labels.csv").write_text("labels")
     (root / "all" / "no suffix").write_text("")
     (root / "hem" / "new\nline.txt").write_text("")
-    assert message(scan, root) == (
+    assert refused(scan, root) == (
         "Class folders hold images and nothing else. Received: "
         "'all/labels.csv' (not an image by its name), "
         "'all/no suffix' (not an image by its name), "
@@ -150,7 +142,7 @@ def test_everything_that_does_not_belong_is_named_in_one_line(make_folder):
 
 def test_images_without_class_folders(make_folder):
     root = make_folder({".": 1})
-    assert message(scan, root) == (
+    assert refused(scan, root) == (
         "Class folders hold images and nothing else. Received: '0.bmp' (a file beside the class folders). "
         "Remove it or use --skip-bad."
     )
@@ -158,7 +150,7 @@ def test_images_without_class_folders(make_folder):
 
 def test_a_split_folder_mixed_with_others(make_folder):
     root = make_folder({"train/all": 1, "train/hem": 1, "hem": 1})
-    assert message(scan, root).startswith(
+    assert refused(scan, root).startswith(
         "Class folders hold images and nothing else. "
         "Received: 'train/all' (a folder inside a class folder), 'train/hem' (a folder inside a class folder). "
     )
@@ -167,7 +159,7 @@ def test_a_split_folder_mixed_with_others(make_folder):
 def test_stray_files_in_a_split_folder(make_folder):
     root = make_folder({"train/all": 1, "train/hem": 1, "validation/all": 1, "test/hem": 0})
     (root / "train" / "notes.txt").write_text("")
-    assert "Received: 'test/hem' (a class folder without images), 'train/notes.txt' (a file beside the" in message(
+    assert "Received: 'test/hem' (a class folder without images), 'train/notes.txt' (a file beside the" in refused(
         scan, root
     )
     assert len(scan(root, skip_bad=True).records) == 3
@@ -177,7 +169,7 @@ def test_what_is_no_file_is_named_and_never_opened(make_folder, tmp_path):
     root = make_folder({"all": 1, "hem": 1})
     os.mkfifo(root / "all" / "pipe.bmp")
     (root / "all" / "broken.bmp").symlink_to("nowhere.bmp")
-    assert message(scan, root) == (
+    assert refused(scan, root) == (
         "Class folders hold images and nothing else. Received: 'all/broken.bmp' (a broken link or not a file), "
         "'all/pipe.bmp' (a broken link or not a file). Remove them or use --skip-bad."
     )
@@ -186,7 +178,7 @@ def test_what_is_no_file_is_named_and_never_opened(make_folder, tmp_path):
 
 def test_one_class_only(make_folder):
     root = make_folder({"all": 2})
-    assert message(require_classes, scan(root)) == (
+    assert refused(require_classes, scan(root)) == (
         f"Classification needs at least two classes. Received: '{root}', 'all' only. "
         "Put the images of each class into a folder of its own."
     )
@@ -253,22 +245,22 @@ def test_a_csv_from_a_spreadsheet_is_read(tmp_path):
 )
 def test_a_csv_without_a_column(tmp_path, content, missing):
     (tmp_path / "m.csv").write_bytes(content)
-    assert message(read_manifest, tmp_path / "m.csv") == (
+    assert refused(read_manifest, tmp_path / "m.csv") == (
         f"The columns path, label, group, split, sha256 are needed. Received: '{tmp_path}/m.csv' without {missing}."
     )
 
 
 def test_a_csv_that_is_none(tmp_path):
     (tmp_path / "m.csv").write_bytes(b'path,group\n"a"b,1\n')
-    assert message(read_rows, tmp_path / "m.csv", ["path"]).startswith(
+    assert refused(read_rows, tmp_path / "m.csv", ["path"]).startswith(
         f"A CSV file is readable text. Received: '{tmp_path}/m.csv' ("
     )
-    assert "No such file" in message(read_rows, tmp_path / "missing\n.csv", ["path"])
+    assert "No such file" in refused(read_rows, tmp_path / "missing\n.csv", ["path"])
 
 
 def test_an_image_that_is_listed_twice(tmp_path):
     (tmp_path / "m.csv").write_text("path,label,group,split,sha256\na/1,a,,,\na/2,a,,,\na/1,b,,,\n")
-    assert message(read_manifest, tmp_path / "m.csv") == (
+    assert refused(read_manifest, tmp_path / "m.csv") == (
         f"A manifest lists an image once. Received: '{tmp_path}/m.csv', with two of 'a/1'."
     )
 
@@ -295,7 +287,7 @@ def test_where_manifest_and_folder_differ_all_is_named(listed):
     (listed / "all" / "0.bmp").rename(listed / "all" / "new.bmp")
     content = (listed / "manifest.csv").read_text()
     (listed / "manifest.csv").write_text(content.replace("hem/1.bmp,hem", "hem/1.bmp,all"))
-    assert message(scan, listed) == (
+    assert refused(scan, listed) == (
         "Class folders hold images and nothing else. Received: "
         "'all/0.bmp' (listed in manifest.csv, but missing), "
         "'all/new.bmp' (not listed in manifest.csv), "
@@ -310,7 +302,7 @@ def test_a_part_that_differs_from_the_manifest_is_named(make_folder):
     (root / "manifest.csv").write_text(
         "path,label,group,split,sha256\ntrain/all/0.bmp,all,,test,\ntrain/hem/0.bmp,hem,,train,\n"
     )
-    assert "'train/all/0.bmp' (in the folder of 'train/all', but 'test/all' in manifest.csv)" in message(scan, root)
+    assert "'train/all/0.bmp' (in the folder of 'train/all', but 'test/all' in manifest.csv)" in refused(scan, root)
     assert paths(scan(root, skip_bad=True)) == ["train/hem/0.bmp"]
 
 
@@ -348,7 +340,7 @@ def test_a_pattern_of_ones_own_is_searched_without_regard_to_case():
 
 @pytest.mark.parametrize("pattern, number", [("UID_", 0), (r"(\d)_(\d)", 2), ("", 0)])
 def test_a_pattern_has_one_group(pattern, number):
-    assert message(with_group_pattern, of("a/1"), pattern) == (
+    assert refused(with_group_pattern, of("a/1"), pattern) == (
         "A group pattern has one capturing group, in round brackets. "
         f"Received: {pattern!r}, which has {number}. Example: '_([0-9]+)_', or the name cnmc."
     )
@@ -356,13 +348,13 @@ def test_a_pattern_has_one_group(pattern, number):
 
 @pytest.mark.parametrize("pattern", ["(", "[a", "(?P<a>x", "*", "(a){99999999999999999999}", "(\n"])
 def test_a_pattern_is_a_regular_expression(pattern):
-    assert message(with_group_pattern, of("a/1"), pattern).startswith(
+    assert refused(with_group_pattern, of("a/1"), pattern).startswith(
         f"A group pattern is a regular expression. Received: {pattern!r} ("
     )
 
 
 def test_a_pattern_that_matches_nothing():
-    assert message(with_group_pattern, of("a/1", "b/2"), "x(.)") == (
+    assert refused(with_group_pattern, of("a/1", "b/2"), "x(.)") == (
         "A group pattern matches every path. Received: 'x(.)', which gives no image in 'data' a group."
     )
 
@@ -370,7 +362,7 @@ def test_a_pattern_that_matches_nothing():
 @pytest.mark.parametrize("pattern", [r"/([12])$", r"/([12]?)", r"/(?:([12])|.)"])
 def test_a_pattern_that_matches_some_names_the_others(pattern):
     # An empty match is none.
-    assert message(with_group_pattern, of("a/1", "a/2", "b/3", "b/new\nline"), pattern) == (
+    assert refused(with_group_pattern, of("a/1", "a/2", "b/3", "b/new\nline"), pattern) == (
         f"A group pattern matches every path. Received: {pattern!r}, which gives no group to 2 of them: "
         r"'b/3', 'b/new\nline'."
     )
@@ -414,7 +406,7 @@ def test_groups_of_the_real_list(shared_data):
 def test_a_groups_file_that_does_not_fit(tmp_path, content, error):
     (tmp_path / "groups.csv").write_text(content)
     expected = error.format(file=f"'{tmp_path}/groups.csv'")
-    assert message(with_group_file, of("a/1", "b/2"), tmp_path / "groups.csv") == expected
+    assert refused(with_group_file, of("a/1", "b/2"), tmp_path / "groups.csv") == expected
 
 
 # ---------------------------------------------------------------- fingerprints
@@ -443,7 +435,7 @@ def test_a_fingerprint_of_a_missing_image(make_folder):
     root = make_folder({"all": ["a\nb.bmp"]})
     manifest = scan(root)
     (root / "all" / "a\nb.bmp").unlink()
-    assert message(fingerprint, manifest) == (
+    assert refused(fingerprint, manifest) == (
         r"Every image in the manifest can be read. Received: 'all/a\nb.bmp' (No such file or directory)."
     )
 

@@ -14,23 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from customcnn.cli import main
 from customcnn.data.manifest import PARTS, read_manifest, read_rows, scan, with_group_file, with_group_pattern
 from customcnn.data.split import Shares, check_files, shares, split_by_group, split_by_image, split_folder
 from customcnn.errors import CustomCNNError
 from customcnn.images.decode import BadImage, read_image
 from customcnn.io.atomic import sha256
+from tests.support.commands import error_line
+from tests.support.errors import refused
 from tests.support.folders import names_in
 
 EIGHTY = Shares(0.8, 0.2)
-
-
-def message(function, *arguments, **options) -> str:
-    with pytest.raises(CustomCNNError) as caught:
-        function(*arguments, **options)
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    return text
 
 
 # ---------------------------------------------------------------- shares
@@ -61,14 +54,14 @@ def test_what_is_not_given_is_the_rest(given, expected):
 @pytest.mark.parametrize("option", ["ratio", "val"])
 @pytest.mark.parametrize("value, shown", [(0, "0"), (1, "1"), (1.5, "1.5"), (-0.2, "-0.2"), (float("nan"), "nan")])
 def test_a_share_lies_between_0_and_1(option, value, shown):
-    assert message(shares, **{option: value}) == (
+    assert refused(shares, **{option: value}) == (
         f"A share lies between 0 and 1, without both ends. Received: --{option} {shown}. Example: --ratio .8."
     )
 
 
 @pytest.mark.parametrize("value, shown", [(1, "1"), (1.5, "1.5"), (-0.1, "-0.1")])
 def test_a_test_share_may_be_0_but_not_1(value, shown):
-    assert message(shares, test=value) == f"A share lies between 0 and 1. Received: --test {shown}. Example: --test .1."
+    assert refused(shares, test=value) == f"A share lies between 0 and 1. Received: --test {shown}. Example: --test .1."
 
 
 @pytest.mark.parametrize(
@@ -83,7 +76,7 @@ def test_a_test_share_may_be_0_but_not_1(value, shown):
     ],
 )
 def test_shares_sum_to_1(given, received):
-    assert message(shares, *given) == (
+    assert refused(shares, *given) == (
         "The shares of train, validation and test are above 0 and sum to 1. "
         f"Received: {received}. Give two of --ratio, --val, --test or all three."
     )
@@ -154,7 +147,7 @@ def test_every_image_is_in_one_part_and_every_class_in_each(labels, parts, seed)
         validation = n - train if not parts.test else (n - train + 1) // 2  # equal shares; an odd rest validates
         sizes[label] = (train, validation, n - train - validation)[: 3 if parts.test else 2]
     if any(0 in size for size in sizes.values()):
-        assert message(split_by_image, labels, parts, seed).startswith("Every part needs an image of every class. ")
+        assert refused(split_by_image, labels, parts, seed).startswith("Every part needs an image of every class. ")
         return
     counts = Counter(zip(labels, split_by_image(labels, parts, seed), strict=True))
     for label, size in sizes.items():
@@ -171,7 +164,7 @@ def test_every_image_is_in_one_part_and_every_class_in_each(labels, parts, seed)
     ],
 )
 def test_a_class_with_too_few_images(n, parts, received):
-    assert message(split_by_image, ["all"] * 20 + ["hem"] * n, parts, 120) == (
+    assert refused(split_by_image, ["all"] * 20 + ["hem"] * n, parts, 120) == (
         f"Every part needs an image of every class. Received: class 'hem' {received}. Add images or change --ratio."
     )
 
@@ -292,7 +285,7 @@ def test_many_groups_are_split_quickly():
     ],
 )
 def test_a_class_with_too_few_groups(groups, parts, received):
-    assert message(split_by_group, list("aabb"), list(groups), parts, 1) == (
+    assert refused(split_by_group, list("aabb"), list(groups), parts, 1) == (
         f"Every part needs a group of every class. Received: {received}. Add groups or split --by image."
     )
 
@@ -300,7 +293,7 @@ def test_a_class_with_too_few_groups(groups, parts, received):
 def test_groups_that_cannot_be_parted():
     # Three classes, each in two of three groups: of any two groups on one side, some class is wholly there.
     labels, groups = list("aabbcc"), list("uvvwuw")
-    text = message(split_by_group, labels, groups, Shares(0.5, 0.5), 1)
+    text = refused(split_by_group, labels, groups, Shares(0.5, 0.5), 1)
     start, end = (
         "Every part needs a group of every class. Received: groups that leave class ",
         (". Change the shares or split --by image."),
@@ -420,7 +413,7 @@ def test_links_of_a_relative_source_hold(cells, tmp_path, monkeypatch):
 def test_a_destination_with_something_in_it(cells, tmp_path):
     split_folder(scan(cells), tmp_path / "parts", EIGHTY)
     before = names_in(tmp_path)
-    assert message(split_folder, scan(cells), tmp_path / "parts", EIGHTY, seed=5) == (
+    assert refused(split_folder, scan(cells), tmp_path / "parts", EIGHTY, seed=5) == (
         f"Destination '{tmp_path}/parts' is not empty. Use --replace to write over it."
     )
     assert names_in(tmp_path) == before
@@ -431,7 +424,7 @@ def test_a_destination_with_something_in_it(cells, tmp_path):
 
 def test_a_source_that_is_split_already(cells, tmp_path):
     split_folder(scan(cells), tmp_path / "parts", EIGHTY)
-    assert message(split_folder, scan(tmp_path / "parts"), tmp_path / "again", EIGHTY) == (
+    assert refused(split_folder, scan(tmp_path / "parts"), tmp_path / "again", EIGHTY) == (
         f"A folder is split once. Received: '{tmp_path}/parts', which has 'train', 'validation' already. "
         "Give the folder of class folders that it was made from."
     )
@@ -441,14 +434,14 @@ def test_a_source_that_is_split_already(cells, tmp_path):
 @pytest.mark.parametrize("replace", [False, True])
 def test_a_destination_inside_the_source_or_around_it(cells, where, replace):
     before = names_in(cells)
-    assert message(split_folder, scan(cells), cells / where, EIGHTY, replace_dst=replace).startswith(
+    assert refused(split_folder, scan(cells), cells / where, EIGHTY, replace_dst=replace).startswith(
         f"Source and destination are separate folders, neither inside the other. Received: '{cells}' and "
     )
     assert names_in(cells) == before
 
 
 def test_groups_that_are_not_known(cells, tmp_path):
-    assert message(split_folder, scan(cells), tmp_path / "parts", EIGHTY, by="group") == (
+    assert refused(split_folder, scan(cells), tmp_path / "parts", EIGHTY, by="group") == (
         f"A split by group needs the group of every image. Received: none for '{cells}'. "
         "Use --group-pattern (cnmc, or a regular expression) or --groups FILE.csv."
     )
@@ -463,9 +456,9 @@ def test_a_word_that_is_unknown(cells, tmp_path, wrong):
 
 def test_one_class_and_a_class_of_one(make_folder, tmp_path):
     one = make_folder({"all": 5}, "one")
-    assert "at least two classes" in message(split_folder, scan(one), tmp_path / "parts", EIGHTY)
+    assert "at least two classes" in refused(split_folder, scan(one), tmp_path / "parts", EIGHTY)
     few = make_folder({"all": 5, "hem": 1}, "few")
-    assert "class 'hem' with 1 image, which" in message(split_folder, scan(few), tmp_path / "parts", EIGHTY)
+    assert "class 'hem' with 1 image, which" in refused(split_folder, scan(few), tmp_path / "parts", EIGHTY)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["few", "one"]
 
 
@@ -495,7 +488,7 @@ def spoilt(cells) -> dict[str, str]:
 @pytest.mark.parametrize("workers", [1, 4])
 def test_all_bad_images_are_named_in_one_line(cells, tmp_path, spoilt, workers):
     named = ", ".join(f"'{path}' ({reason})" for path, reason in spoilt.items())
-    assert message(split_folder, scan(cells), tmp_path / "parts", EIGHTY, workers=workers) == (
+    assert refused(split_folder, scan(cells), tmp_path / "parts", EIGHTY, workers=workers) == (
         f"Class folders hold images and nothing else. Received: {named}. Remove them or use --skip-bad."
     )
     assert [entry.name for entry in tmp_path.iterdir()] == ["cells"]
@@ -512,43 +505,32 @@ def test_images_that_are_all_bad(make_folder, tmp_path):
     root = make_folder({"all": 1, "hem": 1})
     for path in ("all/0.bmp", "hem/0.bmp"):
         (root / path).write_text("")
-    assert message(check_files, scan(root), skip_bad=True) == (
+    assert refused(check_files, scan(root), skip_bad=True) == (
         f"Data holds at least one image that can be used. Received: '{root}'."
     )
     Image.new("L", (3, 3)).save(root / "all" / "0.bmp")
-    assert "at least two classes" in message(split_folder, scan(root), tmp_path / "parts", EIGHTY, skip_bad=True)
+    assert "at least two classes" in refused(split_folder, scan(root), tmp_path / "parts", EIGHTY, skip_bad=True)
 
 
 # ---------------------------------------------------------------- disks
 
 
-def run(capsys, *arguments: object) -> tuple[int, str]:
-    """Run the command line; return its exit status and what it says on standard error."""
-    with pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    return caught.value.code, capsys.readouterr().err
-
-
-def test_a_full_disk(make_folder, tiny_disk, capsys):
+def test_a_full_disk(make_folder, tiny_disk, shell):
     root = make_folder({"all": 5, "hem": 5}, size=80)  # ten times 19 KB onto 64 KiB
-    status, said = run(capsys, "split", root, tiny_disk / "parts")
-    assert status == 1
-    assert said.startswith("Error: The system refused a file operation: No space left on device.")
-    assert len(said.splitlines()) == 1
+    message = error_line(*shell("split", root, tiny_disk / "parts"))
+    assert message.startswith("The system refused a file operation: No space left on device.")
     assert list(tiny_disk.iterdir()) == []
 
 
-def test_a_read_only_disk(cells, tiny_disk, capsys):
+def test_a_read_only_disk(cells, tiny_disk, shell):
     subprocess.run(["mount", "-o", "remount,ro", tiny_disk], check=True)
-    status, said = run(capsys, "split", cells, tiny_disk / "parts")
-    assert status == 1
-    assert said.startswith("Error: The system refused a file operation: Read-only file system.")
-    assert len(said.splitlines()) == 1
+    message = error_line(*shell("split", cells, tiny_disk / "parts"))
+    assert message.startswith("The system refused a file operation: Read-only file system.")
 
 
 def test_hard_links_to_another_disk(make_folder, tiny_disk, tmp_path):
     root = make_folder({"all": 5, "hem": 5}, "disk/cells", size=2)
-    assert message(split_folder, scan(root), tmp_path / "parts", EIGHTY, link="hard").startswith(
+    assert refused(split_folder, scan(root), tmp_path / "parts", EIGHTY, link="hard").startswith(
         f"Hard links join files of one file system. Received: '{root}/"
     )
     assert [entry.name for entry in tmp_path.iterdir()] == ["disk"]
@@ -579,8 +561,8 @@ def test_strays_and_damaged_images_are_named_at_once(make_folder, tmp_path):
     (root / "all" / "notes.txt").write_text("no image")
     (root / "hem" / "0.bmp").write_bytes(b"")
     manifest = scan(root, skip_bad=True)
-    with pytest.raises(CustomCNNError) as caught:
-        split_folder(manifest, tmp_path / "parts", shares(0.5))
-    assert "'all/notes.txt' (not an image by its name), 'hem/0.bmp' (an empty file)" in str(caught.value)
+    assert "'all/notes.txt' (not an image by its name), 'hem/0.bmp' (an empty file)" in refused(
+        split_folder, manifest, tmp_path / "parts", shares(0.5)
+    )
     result = split_folder(manifest, tmp_path / "parts", shares(0.5), skip_bad=True)
     assert [path for path, _ in result.skipped] == ["all/notes.txt", "hem/0.bmp"]

@@ -1,4 +1,4 @@
-"""samples.py: drawn cells, their classes and subjects."""
+"""Drawn cells, their classes and subjects."""
 
 import csv
 import hashlib
@@ -14,7 +14,7 @@ from PIL import Image
 
 from customcnn.data.manifest import GROUP_PATTERNS, scan
 from customcnn.data.synthetic import LABELS, Stain, draw_cell, draw_files, draw_samples
-from customcnn.errors import CustomCNNError
+from tests.support.errors import refused
 from tests.support.folders import contents
 
 PLAIN = Stain((0.82, 1.36, 0.54), (0.44, 0.47, 0.19), (1.0, 1.0, 1.0), 1.0, 0.0)
@@ -220,9 +220,9 @@ def test_a_destination_that_is_not_empty(tmp_path):
     dst = tmp_path / "cells"
     dst.mkdir()
     (dst / "notes.txt").write_text("mine")
-    with pytest.raises(CustomCNNError) as error:
-        draw_samples(dst, subjects=1, cells=1, size=32, workers=1)
-    assert str(error.value) == f"Destination {str(dst)!r} is not empty. Use --replace to write over it."
+    assert refused(draw_samples, dst, subjects=1, cells=1, size=32, workers=1) == (
+        f"Destination {str(dst)!r} is not empty. Use --replace to write over it."
+    )
     assert contents(tmp_path) == {"cells/notes.txt": b"mine"}
     draw_samples(dst, subjects=1, cells=1, size=32, workers=1, replace=True)
     assert sorted(contents(tmp_path)) == [
@@ -244,9 +244,7 @@ def test_a_destination_that_is_not_empty(tmp_path):
     ],
 )
 def test_numbers_that_are_refused(tmp_path, given, message):
-    with pytest.raises(CustomCNNError) as error:
-        draw_samples(tmp_path / "cells", **given)
-    assert str(error.value) == message
+    assert refused(draw_samples, tmp_path / "cells", **given) == message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -268,7 +266,5 @@ def test_numbers_that_are_refused(tmp_path, given, message):
     ],
 )
 def test_names_that_are_refused(tmp_path, names, message):
-    with pytest.raises(CustomCNNError) as error:
-        draw_files(names, tmp_path, size=32, seed=0, workers=1)
-    assert str(error.value) == message
+    assert refused(draw_files, names, tmp_path, size=32, seed=0, workers=1) == message
     assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ from customcnn.data.leakage import find_leakage
 from customcnn.data.manifest import read_manifest, scan
 from customcnn.data.split import shares, split_by_image, split_folder
 from customcnn.errors import CustomCNNError
+from tests.support.errors import refused
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "data_tools" / "blood_cells.py"
@@ -153,9 +154,9 @@ def test_the_seed_draws_the_validation_images():
 
 
 def test_a_class_too_small_to_validate():
-    with pytest.raises(CustomCNNError) as caught:
-        blood_cells.hold_out(["a"] * 9 + ["b"] * 4, 42)
-    assert str(caught.value) == "One in 5 images of a class validates. Received: class 'b' with 4."
+    assert refused(blood_cells.hold_out, ["a"] * 9 + ["b"] * 4, 42) == (
+        "One in 5 images of a class validates. Received: class 'b' with 4."
+    )
 
 
 def test_own_test_keeps_the_release_s_own_parts(archive, tmp_path):

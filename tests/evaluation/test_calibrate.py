@@ -17,10 +17,8 @@ import pytest
 from PIL import Image
 
 from customcnn.backend import devices
-from customcnn.cli import main
 from customcnn.data.manifest import Manifest, scan, with_group_pattern
 from customcnn.data.split import check_files
-from customcnn.errors import CustomCNNError
 from customcnn.evaluation.calibrate import calibrate
 from customcnn.evaluation.evaluate import evaluate
 from customcnn.images.decode import decode
@@ -37,6 +35,8 @@ from customcnn.training.train import train
 from customcnn.training.warm_start import take_over
 from customcnn.visualize import visualize_run
 from tests.support.colors import SIZE, paint, recipe
+from tests.support.commands import printed
+from tests.support.errors import refused
 from tests.support.folders import contents
 
 VALIDATION = 36
@@ -98,13 +98,6 @@ def network(name: str = "small", classes: int = 2, policy: str = "float32", size
         return build_model(name, classes=classes, input_size=size or get_spec(name).minimum_size, **options)
     finally:
         keras.config.set_dtype_policy("float32")
-
-
-def refused(*args, **kwargs) -> str:
-    with pytest.raises(CustomCNNError) as caught:
-        calibrate(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # ---------------------------------------------------------------- the layers
@@ -284,15 +277,15 @@ def test_a_failure_leaves_the_network_as_it_was(run, data, monkeypatch):
 
 
 def test_the_training_part_is_refused(run, data):
-    assert "not trained on" in refused(run, data, part="train")
+    assert "not trained on" in refused(calibrate, run, data, part="train")
 
 
 def test_other_data_is_refused(run, data, make_folder):
-    assert "knows 'all', 'hem'" in refused(run, scan(make_folder({"dog": 3})))
-    assert "has 'train', 'validation', 'test'" not in refused(run, data.part("test"), part="validation")
-    assert "--coverage 7" in refused(run, data, coverage=7.0)
-    assert "--novelty 0" in refused(run, data, novelty=0.0)
-    assert "--resamples 0" in refused(run, data, resamples=0)
+    assert "knows 'all', 'hem'" in refused(calibrate, run, scan(make_folder({"dog": 3})))
+    assert "has 'train', 'validation', 'test'" not in refused(calibrate, run, data.part("test"), part="validation")
+    assert "--coverage 7" in refused(calibrate, run, data, coverage=7.0)
+    assert "--novelty 0" in refused(calibrate, run, data, novelty=0.0)
+    assert "--resamples 0" in refused(calibrate, run, data, resamples=0)
     assert read_info(run.best).calibration is None
 
 
@@ -403,16 +396,8 @@ def test_the_mean_over_the_views(calibrated, data):
 # ---------------------------------------------------------------- the commands
 
 
-def command(capsys, *words: object) -> tuple[str, str]:
-    with pytest.raises(SystemExit) as end:
-        main([str(word) for word in words])
-    assert not end.value.code
-    captured = capsys.readouterr()
-    return captured.out, captured.err
-
-
-def test_the_command(run, data, capsys):
-    out, err = command(capsys, "calibrate", run.path, data.root, "--group-pattern", r"(\w+/\w+/\d)", "--resamples", 20)
+def test_the_command(run, data, shell):
+    out, err = printed(*shell("calibrate", run.path, data.root, "--group-pattern", r"(\w+/\w+/\d)", "--resamples", 20))
     lines = out.splitlines()
     assert lines[0] == "36 images of 20 groups, part: validation"
     assert [line.split("  ")[0] for line in lines[2:6]] == ["log loss", "ECE", "Brier score", "accuracy"]
@@ -422,40 +407,40 @@ def test_the_command(run, data, capsys):
     assert "evaluate on another part" in err and "Warning" not in err
 
 
-def test_the_command_as_json_without_groups(run, data, capsys):
+def test_the_command_as_json_without_groups(run, data, shell):
     (run.path / "best.openvino.xml").write_text("")
-    out, err = command(capsys, "calibrate", run.path, data.root, "--json", "--resamples", 5, "--sets", "aps")
+    out, err = printed(*shell("calibrate", run.path, data.root, "--json", "--resamples", 5, "--sets", "aps"))
     found = json.loads(out)
     assert found["sets"]["method"] == "aps" and found["part"] == "validation"
     assert "the export is of the network before" in err and "no groups are known" in err
 
 
-def test_predict_prints_what_it_is_not_sure_of(calibrated, trained, data, tmp_path, capsys):
+def test_predict_prints_what_it_is_not_sure_of(calibrated, trained, data, tmp_path, shell):
     blank = tmp_path / "blank.png"
     Image.new("RGB", (SIZE, SIZE), "white").save(blank)
     folder = data.root / "test/all"
-    out, _ = command(capsys, "predict", calibrated.path, blank, folder)
+    out, _ = printed(*shell("predict", calibrated.path, blank, folder))
     lines = ["does not look like the training images (novelty " in line for line in out.splitlines()]
     assert lines[0] and not all(lines)
-    out, _ = command(capsys, "predict", calibrated.path, blank, folder, "--format", "csv", "--tta")
+    out, _ = printed(*shell("predict", calibrated.path, blank, folder, "--format", "csv", "--tta"))
     first, *others = csv.DictReader(io.StringIO(out))
     added = ["set_all", "set_hem", "sure", "novelty", "novel"]
     assert list(first) == ["file", "label", "probability_all", "probability_hem", *added]
     assert [int(row["novel"]) for row in (first, *others)] == [int(line) for line in lines]
-    out, _ = command(capsys, "predict", calibrated.path, folder, "--json")
+    out, _ = printed(*shell("predict", calibrated.path, folder, "--json"))
     assert set(json.loads(out)["predictions"][0]) == {
         *("file", "label", "probabilities"), *("set", "sure", "novelty", "novel")
     }  # fmt: skip
-    out, _ = command(capsys, "predict", trained.path, folder, "--format", "csv")
+    out, _ = printed(*shell("predict", trained.path, folder, "--format", "csv"))
     assert out.splitlines()[0] == "file,label,probability_all,probability_hem"
 
 
-def test_not_sure_in_words(run, data, capsys):
+def test_not_sure_in_words(run, data, shell):
     info = read_info(run.best)
     sets = {"method": "lac", "coverage": 0.9, "quantile": 1.0, "unit": "image", "images": 9, "groups": None}
     image = data.root / "test/all/0.bmp"
     for quantile, words in ((1.0, "not sure: all or hem"), (-1.0, "not sure: no class fits")):
         stored = {"temperature": 1.0, "sets": {**sets, "quantile": quantile}}
         save_model(load_model(run.best), replace(info, calibration=stored), run.best)
-        out, _ = command(capsys, "predict", run.path, image)
+        out, _ = printed(*shell("predict", run.path, image))
         assert out.rstrip().endswith(f")  {words}")

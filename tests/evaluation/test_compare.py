@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from customcnn.cli import cli, main
+from customcnn.cli import cli
 from customcnn.data.manifest import scan, with_group_pattern
-from customcnn.errors import CustomCNNError
 from customcnn.evaluation.compare import compare, read_tested, verdict, warnings, write
 from customcnn.evaluation.evaluate import evaluate
 from customcnn.metrics.paired_tests import compare_answers, holm, mcnemar, p_text, sign_flip
@@ -22,6 +21,8 @@ from customcnn.recipe.recipe import Recipe
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from customcnn.training.train import train
 from tests.support.colors import SIZE, paint, recipe
+from tests.support.commands import error_line
+from tests.support.errors import refused
 
 CLASSES = ["all", "hem"]
 
@@ -82,14 +83,6 @@ def two(tmp_path):
     groups = [f"g{index // 5:02d}" for index in range(60)]
     a = write_run(tmp_path / "a", noisy(labels, 0.05, 1), labels, groups)
     return a, write_run(tmp_path / "b", noisy(labels, 0.5, 2), labels, groups)
-
-
-def refused(*args, **kwargs) -> str:
-    """Return the message with which a comparison is refused."""
-    with pytest.raises(CustomCNNError) as caught:
-        compare(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # ---------------------------------------------------------------- tests
@@ -390,13 +383,13 @@ def test_other_images_are_named(tmp_path):
     labels, names = [0, 1, 0, 1], ["p", "q", "r", "s"]
     a = write_run(tmp_path / "a", labels, labels, names=names)
     b = write_run(tmp_path / "b", labels, labels, names=["p", "q", "t", "u\n"])
-    assert refused([a, b]) == (
+    assert refused(compare, [a, b]) == (
         "Runs are compared on the images that all of them were tested on. Received: "
         f"{str(b)!r} lacks 2 of the 4 images of {str(a)!r} ('r', 's') and has 2 that it lacks ('t', 'u\\n'). "
         "Evaluate them on the same part of the same data."
     )
     many = write_run(tmp_path / "many", [0] * 30, [0] * 30, names=[*names, *(f"x{n:02d}" for n in range(26))])
-    text = refused([a, many])
+    text = refused(compare, [a, many])
     assert f"{str(many)!r} has 26 that it lacks ('x00', " in text and "'x09', and 16 more)" in text
 
 
@@ -405,9 +398,9 @@ def test_other_labels_and_groups_are_named(tmp_path):
     a = write_run(tmp_path / "a", [0, 1, 0], [0, 1, 0], ["g", "g", "h"], names=names)
     b = write_run(tmp_path / "b", [0, 1, 0], [0, 0, 0], ["g", "g", "h"], names=names)
     c = write_run(tmp_path / "c", [0, 1, 0], [0, 1, 0], ["g", "h", "h"], names=names)
-    text = refused([a, b])
+    text = refused(compare, [a, b])
     assert "Received: 1 image with other labels in" in text and "('q'). Evaluate them on the same data." in text
-    text = refused([a, c])
+    text = refused(compare, [a, c])
     assert "An image has the same group in all runs. Received: 1 image with other groups in" in text
     assert text.endswith("('q'). Evaluate them with the same --group-pattern or --groups.")
 
@@ -422,36 +415,37 @@ def test_a_part_as_a_folder_of_its_own_is_the_same_images(tmp_path):
     assert "the images came from data, data/validation: they are matched by path" in found["notes"][-1]
     # the same names in another part are other images
     moved = [f"test/{name}" for name in names]
-    assert "lacks 4 of the 4" in refused([a, write_run(tmp_path / "c", labels, labels, names=moved, part="test")])
+    elsewhere = write_run(tmp_path / "c", labels, labels, names=moved, part="test")
+    assert "lacks 4 of the 4" in refused(compare, [a, elsewhere])
 
 
 def test_a_wrong_part_is_refused(two):
     assert compare(two, part="validation", resamples=5)["images"] == 60
-    text = refused(two, part="test")
+    text = refused(compare, two, part="test")
     assert text.startswith("--part names the part that all runs were tested on. Received: test; ")
     assert "on 'validation'." in text
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_two_different_runs_are_needed(two, count):
-    assert refused([two[0]] * count).startswith("A comparison has two runs or more, each once.")
+    assert refused(compare, [two[0]] * count).startswith("A comparison has two runs or more, each once.")
 
 
 @pytest.mark.parametrize(("option", "value"), [("resamples", 0), ("level", 1.0), ("level", 95.0)])
 def test_options_out_of_range(two, option, value):
-    assert f"Received: --{option} {value:g}." in refused(two, **{option: value})
+    assert f"Received: --{option} {value:g}." in refused(compare, two, **{option: value})
 
 
 @pytest.mark.parametrize("file", ["predictions.csv", "metrics.json"])
 def test_a_run_that_was_not_evaluated(two, file):
     (two[1] / file).unlink()
-    assert refused(two).endswith(f"Received: {str(two[1])!r} without them. Evaluate it first.")
+    assert refused(compare, two).endswith(f"Received: {str(two[1])!r} without them. Evaluate it first.")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"classes": 3, "images": 60, "errors": 1}'])
 def test_a_damaged_metrics_file(two, text):
     (two[0] / "metrics.json").write_text(text)
-    assert refused(two).endswith("Evaluate it again.")
+    assert refused(compare, two).endswith("Evaluate it again.")
 
 
 def test_damaged_predictions(two):
@@ -465,9 +459,9 @@ def test_damaged_predictions(two):
     for text in texts:
         assert text != good
         file.write_text(text)
-        assert refused(two).endswith("Evaluate it again.")
+        assert refused(compare, two).endswith("Evaluate it again.")
     file.write_text("path,label\n")
-    assert "without group, predicted" in refused(two)
+    assert "without group, predicted" in refused(compare, two)
 
 
 # ---------------------------------------------------------------- the command
@@ -524,12 +518,8 @@ def test_the_command_as_json_and_what_it_writes(two, tmp_path):
     assert (out / "compare.png").read_bytes() == before
 
 
-def test_an_error_is_one_line(two, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["compare", str(two[0]), str(two[0])])
-    assert ended.value.code == 1
-    output, errors = capsys.readouterr()
-    assert output == "" and errors.startswith("Error: A comparison has two runs") and errors.count("\n") == 1
+def test_an_error_is_one_line(two, shell):
+    assert error_line(*shell("compare", two[0], two[0])).startswith("A comparison has two runs")
 
 
 def test_warnings_name_the_runs_unless_they_are_all():

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from customcnn.cli import main
 from customcnn.data.leakage import DRAWN
 from customcnn.data.manifest import Manifest, scan, with_group_pattern
 from customcnn.data.split import check_files
-from customcnn.errors import CustomCNNError
 from customcnn.evaluation.evaluate import choose_part, evaluate
 from customcnn.images.decode import decode
 from customcnn.inference.classifier import BATCH, predict, probabilities
@@ -26,6 +24,7 @@ from customcnn.recipe.recipe import load_recipe
 from customcnn.runs.run_dir import RunDir
 from customcnn.runs.saved_model import load_model, read_info, save_model
 from customcnn.training.train import train
+from tests.support.errors import refused
 from tests.support.folders import contents
 
 SIZE = get_spec("small").minimum_size
@@ -75,14 +74,6 @@ def run(trained, tmp_path) -> RunDir:
     """A copy of the run, to write into."""
     shutil.copytree(trained.path, tmp_path / "run")
     return RunDir(tmp_path / "run")
-
-
-def refused(function, *args, **kwargs) -> str:
-    """Return the message with which a call is refused."""
-    with pytest.raises(CustomCNNError) as caught:
-        function(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def strict_json(path: Path) -> dict:
@@ -402,15 +393,6 @@ def test_what_is_no_image(trained, tmp_path):
 # ---------------------------------------------------------------- predict and evaluate on the command line
 
 
-def shell(capfd, *words: object) -> tuple[int, str, str]:
-    """Run the command line in this process; return its status, output and error stream."""
-    capfd.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    output, errors = capfd.readouterr()
-    return int(ended.value.code or 0), output, errors
-
-
 NAMES = ["a,b.png", 'quote".png', "two\nlines.png", "ünï.png", os.fsdecode(b"stray\xff.png")]
 
 
@@ -423,8 +405,8 @@ def odd_names(folder, tmp_path) -> Path:
     return tmp_path / "odd"
 
 
-def test_text(trained, odd_names, capfd):
-    status, output, errors = shell(capfd, "predict", trained.path, odd_names)
+def test_text(trained, odd_names, shell):
+    status, output, errors = shell("predict", trained.path, odd_names)
     assert (status, errors) == (0, "")
     lines = output.splitlines()
     assert len(lines) == len(NAMES), "one line an image, whatever it is called"
@@ -434,16 +416,16 @@ def test_text(trained, odd_names, capfd):
     assert any("two\\nlines.png" in line for line in lines)
 
 
-def test_text_of_a_class_with_a_newline(run, odd_names, capfd):
+def test_text_of_a_class_with_a_newline(run, odd_names, shell):
     save_model(load_model(run.best), replace(read_info(run.best), classes=["a\nb", "hem"]), run.best)
-    status, output, _ = shell(capfd, "predict", run.path, odd_names)
+    status, output, _ = shell("predict", run.path, odd_names)
     assert status == 0
     assert len(output.splitlines()) == len(NAMES)
 
 
-def test_csv(trained, odd_names, capfd):
+def test_csv(trained, odd_names, shell):
     names = [name for name in NAMES if name.isprintable() or "\n" in name]
-    status, output, _ = shell(capfd, "predict", trained.path, *(odd_names / n for n in names), "--format", "csv")
+    status, output, _ = shell("predict", trained.path, *(odd_names / n for n in names), "--format", "csv")
     assert status == 0
     rows = list(csv.DictReader(io.StringIO(output)))
     assert list(rows[0]) == ["file", "label", "probability_all", "probability_hem"]
@@ -452,15 +434,15 @@ def test_csv(trained, odd_names, capfd):
         assert float(row["probability_hem"]) == prediction.probabilities["hem"]
 
 
-def test_csv_of_a_name_with_stray_bytes(trained, odd_names, capfd):
-    status, output, errors = shell(capfd, "predict", trained.path, odd_names, "--format", "csv")
+def test_csv_of_a_name_with_stray_bytes(trained, odd_names, shell):
+    status, output, errors = shell("predict", trained.path, odd_names, "--format", "csv")
     assert (status, errors) == (0, "")
     assert len(list(csv.DictReader(io.StringIO(output)))) == len(NAMES)
 
 
 @pytest.mark.parametrize("option", [["--format", "json"], ["--json"]])
-def test_json(trained, odd_names, capfd, option):
-    status, output, _ = shell(capfd, "predict", trained.path, odd_names, *option)
+def test_json(trained, odd_names, shell, option):
+    status, output, _ = shell("predict", trained.path, odd_names, *option)
     assert status == 0
     found = json.loads(output)["predictions"]
     assert sorted(item["file"] for item in found) == sorted(str(odd_names / name) for name in NAMES)
@@ -468,23 +450,23 @@ def test_json(trained, odd_names, capfd, option):
     assert all(sum(item["probabilities"].values()) == pytest.approx(1) for item in found)
 
 
-def test_predictions_of_a_network_that_saw_drawn_cells_say_so(run, folder, capfd):
+def test_predictions_of_a_network_that_saw_drawn_cells_say_so(run, folder, shell):
     save_model(load_model(run.best), replace(read_info(run.best), drawn=True), run.best)
-    status, output, errors = shell(capfd, "predict", run.path, folder / "test" / "hem" / "g3_0.png")
+    status, output, errors = shell("predict", run.path, folder / "test" / "hem" / "g3_0.png")
     assert (status, output.count("\n")) == (0, 1)
     assert errors == f"Warning: trained on drawn cells. {DRAWN}\n"
 
 
-def test_evaluate_says_what_stands_beside_the_scores(run, folder, capfd):
+def test_evaluate_says_what_stands_beside_the_scores(run, folder, shell):
     words = ["evaluate", run.path, folder, "--part", "validation", "--resamples", 20]
-    status, output, errors = shell(capfd, *words, "--group-pattern", "/(g[0-9])_")
+    status, output, errors = shell(*words, "--group-pattern", "/(g[0-9])_")
     assert status == 0
     assert "12 images of 2 groups" in output and "positive class: hem" in output
     assert errors.splitlines() == [
         "Note: the best epoch was chosen by its score on this part; a test part would be free of that choice.",
         f"Warning: {WARNING}",
     ]
-    status, output, errors = shell(capfd, *words, "--json")
+    status, output, errors = shell(*words, "--json")
     assert json.loads(output) == strict_json(run.metrics)
     assert "Note: no groups are known, so leakage cannot be judged." in errors
 

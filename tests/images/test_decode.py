@@ -179,7 +179,8 @@ def test_resize_averages_when_it_shrinks():
 # ---------------------------------------------------------------- refusals
 
 
-def refused(data: bytes, name: str = "all/1.png") -> str:
+def reason_of(data: bytes, name: str = "all/1.png") -> str:
+    """Return why a file is no image, which its error says too."""
     with pytest.raises(BadImage) as caught:
         open_image(data, name)
     error = caught.value
@@ -189,18 +190,18 @@ def refused(data: bytes, name: str = "all/1.png") -> str:
 
 
 def test_an_empty_file_is_refused():
-    assert refused(b"") == "an empty file"
+    assert reason_of(b"") == "an empty file"
 
 
 @pytest.mark.parametrize("data", [b"These are not pixels.\n", b"\x00" * 1000, b"%PDF-1.7", b"BM", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_not_an_image_is_refused_whatever_its_name(data):
-    assert refused(data) == "not an image of a known format"
+    assert reason_of(data) == "not an image of a known format"
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "TIFF", "WEBP"])
 def test_an_animation_is_refused(format):
     frames = [RGB, RGB.transpose(Image.Transpose.ROTATE_180), Image.new("RGB", RGB.size)]
-    assert refused(file(frames[0], format, save_all=True, append_images=frames[1:])) == (
+    assert reason_of(file(frames[0], format, save_all=True, append_images=frames[1:])) == (
         "an animation or a stack of 3 pictures"
     )
 
@@ -208,7 +209,7 @@ def test_an_animation_is_refused(format):
 @pytest.mark.parametrize("format", ["PPM", "TIFF"])
 def test_floating_point_pixels_are_refused(format):
     image = Image.fromarray(np.zeros((2, 2), np.float32))
-    assert refused(file(image, format)) == "floating-point pixels of unknown range"
+    assert reason_of(file(image, format)) == "floating-point pixels of unknown range"
 
 
 def test_the_first_picture_of_a_jpeg_with_a_preview_is_read():
@@ -244,14 +245,14 @@ def test_a_truncated_file_never_gives_other_pixels(format, options):
             continue
         # What follows the pixels, a checksum or an end mark, may be missing.
         assert got == whole and length >= len(data) - 24
-    assert refused(data[: len(data) // 2])
+    assert reason_of(data[: len(data) // 2])
 
 
 def test_a_damaged_file_says_how_on_one_line():
-    assert refused(file(RGB, "BMP")[:-500]).startswith("damaged (image file is truncated")
+    assert reason_of(file(RGB, "BMP")[:-500]).startswith("damaged (image file is truncated")
     damaged = bytearray(file(RGB, "PNG"))
     damaged[60:90] = bytes(30)
-    assert refused(bytes(damaged)).startswith("damaged (")
+    assert reason_of(bytes(damaged)).startswith("damaged (")
 
 
 @given(st.sampled_from(FORMATS), st.data())
@@ -333,7 +334,7 @@ def test_a_huge_image_is_refused_before_it_is_decoded(claim, size):
     data = claim(*size)
     tracemalloc.start()
     begin = time.perf_counter()
-    reason = refused(data)
+    reason = reason_of(data)
     seconds = time.perf_counter() - begin
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -364,7 +365,7 @@ def test_a_true_image_of_40000_x_40000_is_refused_without_its_memory(tmp_path):
 
 def test_an_image_of_the_greatest_size_is_decoded():
     assert MAX_PIXELS == 50_000_000
-    assert refused(png(10_000, 5_000)).startswith("damaged")
+    assert reason_of(png(10_000, 5_000)).startswith("damaged")
 
 
 # ---------------------------------------------------------------- written back

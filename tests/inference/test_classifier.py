@@ -3,6 +3,7 @@
 import io
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 from PIL import Image
 
 from customcnn.data.manifest import scan
-from customcnn.errors import CustomCNNError
 from customcnn.images.decode import decode
 from customcnn.inference.classifier import Classifier, predict, probabilities
 from customcnn.inference.inputs import is_several, listed
@@ -18,6 +18,7 @@ from customcnn.runs.run_dir import RunDir
 from customcnn.runs.saved_model import load_model
 from customcnn.training.train import train
 from tests.support.colors import SIZE, paint, recipe
+from tests.support.errors import refused
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +61,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
     return {name: folder / name for name in kinds}
 
 
-def refused(function, *args, **kwargs) -> str:
-    """Return the message with which a call is refused: one line, with what was received."""
-    with pytest.raises(CustomCNNError) as caught:
-        function(*args, **kwargs)
-    message = str(caught.value)
-    assert "\n" not in message and "Received: " in message and message.endswith(".")
-    return message
+bad_input = partial(refused, match=r"Received: .*\.$")
 
 
 # ---------------------------------------------------------------- the ways in
@@ -160,24 +155,24 @@ def test_one_image_is_not_taken_for_several(files):
     ids=lambda array: f"{array.dtype}{array.shape}",
 )
 def test_other_arrays_are_refused(classifier, array):
-    message = refused(classifier.pixels, array)
+    message = bad_input(classifier.pixels, array)
     assert message.startswith("An image as an array is uint8 (H, W, 3) in RGB, or (H, W) in grey, 0 to 255.")
     assert f"Received: {array.dtype} {array.shape}" in message
-    refused(classifier.predict, [array])
+    bad_input(classifier.predict, [array])
 
 
 @pytest.mark.parametrize("thing", [None, 7, pytest.param(object(), id="object"), [[1, 2], [3, 4]], {"a": 1}], ids=repr)
 def test_other_things_are_refused(classifier, thing):
-    refused(classifier.predict, [thing])
-    refused(classifier.pixels, thing)
+    bad_input(classifier.predict, [thing])
+    bad_input(classifier.pixels, thing)
 
 
 def test_pillow_images_are_refused_as_their_files_are(classifier, files, tmp_path):
     levels = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
     floats = Image.fromarray(levels)
-    assert "floating-point pixels" in refused(classifier.pixels, floats)
+    assert "floating-point pixels" in bad_input(classifier.pixels, floats)
     wide = Image.fromarray((levels * 70_000).astype(np.int32))
-    assert "beyond 16 bits" in refused(classifier.pixels, wide)
+    assert "beyond 16 bits" in bad_input(classifier.pixels, wide)
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
     cut = tmp_path / "cut.jpg"
@@ -192,26 +187,26 @@ def test_pillow_images_are_refused_as_their_files_are(classifier, files, tmp_pat
         ("wide.tif", "16"),
     ):
         # By the same words, whether it is a file or what Pillow makes of it.
-        assert reason in refused(classifier.predict, tmp_path / name)
-        assert reason in refused(classifier.predict, Image.open(tmp_path / name))
-    assert "without pixels" in refused(classifier.pixels, Image.new("RGB", (0, 5)))
+        assert reason in bad_input(classifier.predict, tmp_path / name)
+        assert reason in bad_input(classifier.predict, Image.open(tmp_path / name))
+    assert "without pixels" in bad_input(classifier.pixels, Image.new("RGB", (0, 5)))
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded(classifier, monkeypatch):
     monkeypatch.setattr("customcnn.images.decode.MAX_PIXELS", 99)
-    assert "more than 99" in refused(classifier.pixels, Image.new("L", (10, 10)))
-    assert "more than 99" in refused(classifier.pixels, np.zeros((10, 10), np.uint8))
+    assert "more than 99" in bad_input(classifier.pixels, Image.new("L", (10, 10)))
+    assert "more than 99" in bad_input(classifier.pixels, np.zeros((10, 10), np.uint8))
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n"], ids=["empty", "text", "a beginning"])
 def test_bytes_that_are_no_image_are_refused(classifier, data):
-    assert "'the bytes given'" in refused(classifier.predict, data)
+    assert "'the bytes given'" in bad_input(classifier.predict, data)
 
 
 def test_missing_files_and_empty_folders_are_refused(classifier, tmp_path):
-    assert "does not exist" in refused(classifier.predict, tmp_path / "nowhere.bmp")
-    assert "a folder without images" in refused(classifier.predict, str(tmp_path))
-    assert "Received: none" in refused(classifier.predict, [])
+    assert "does not exist" in bad_input(classifier.predict, tmp_path / "nowhere.bmp")
+    assert "a folder without images" in bad_input(classifier.predict, str(tmp_path))
+    assert "Received: none" in bad_input(classifier.predict, [])
 
 
 # ---------------------------------------------------------------- one network, many questions

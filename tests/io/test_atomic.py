@@ -20,6 +20,7 @@ from customcnn.io import atomic
 from customcnn.io.atomic import MARK, Busy, Staging, refuse_overlap, staging, write_as, write_bytes, write_text
 from customcnn.io.parallel import parallel
 from customcnn.io.remote_path import Address, BrokenOff, overlapped
+from tests.support.errors import refused
 from tests.support.folders import contents
 
 tree = partial(contents, folders=True)
@@ -332,9 +333,7 @@ def test_source_and_destination_inside_each_other_are_refused(tmp_path, src, dst
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "x").mkdir()
     (tmp_path / "link").symlink_to("a")
-    with pytest.raises(CustomCNNError) as caught:
-        refuse_overlap(tmp_path / src, tmp_path / dst)
-    assert str(caught.value) == (
+    assert refused(refuse_overlap, tmp_path / src, tmp_path / dst) == (
         "Source and destination are separate folders, neither inside the other. "
         f"Received: '{tmp_path}/{src}' and '{tmp_path}/{dst}'. Choose a destination beside the source."
     )

@@ -37,6 +37,7 @@ from customcnn.metrics.scores import evaluate_predictions
 from customcnn.plots.leakage_cost import price_figure
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from tests.support.colors import SIZE, paint, recipe
+from tests.support.errors import refused
 from tests.support.folders import contents
 
 FIGURES = ("image.own", "image.test", "image.inflation", "group.own", "group.test", "group.inflation", "price")
@@ -51,13 +52,6 @@ def manifest(sizes: dict[str, list[int]], **extra: str) -> Manifest:
         for i in range(size)
     ]
     return Manifest(Path("data"), tuple(sorted(rows, key=lambda record: record.path)))
-
-
-def refused(function, *args, **options) -> str:
-    with pytest.raises(CustomCNNError) as caught:
-        function(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # ---------------------------------------------------------------- the two splits

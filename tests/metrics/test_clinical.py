@@ -30,6 +30,7 @@ from customcnn.metrics.curves import (
     threshold_at,
 )
 from customcnn.metrics.scores import evaluate_predictions, roc_auc, scores
+from tests.support.errors import refused
 
 EXACT = {"rel": 0, "abs": 1e-12}
 UNDEFINED = {"value": None, "low": None, "high": None}
@@ -340,9 +341,7 @@ def test_a_chosen_threshold_is_the_best_by_its_rule(data, rule):
 
 @pytest.mark.parametrize("rule", ["", "Youden", "sensitivity>=2", "sensitivity>0.5", "specificity>=-1", "x\n"])
 def test_rules_that_are_none(rule):
-    with pytest.raises(CustomCNNError) as caught:
-        choose_threshold(np.array([0, 1]), np.array([0.1, 0.2]), rule=rule)
-    assert str(caught.value) == (
+    assert refused(choose_threshold, np.array([0, 1]), np.array([0.1, 0.2]), rule=rule) == (
         f"A threshold rule is youden, sensitivity>=X or specificity>=X. Received: {rule!r}. Give one, X in 0..1."
     )
 
@@ -394,9 +393,7 @@ def test_scores_at_a_threshold_are_resampled_by_group():
 
 def test_a_threshold_belongs_to_two_classes():
     labels, probabilities, _ = made()
-    with pytest.raises(CustomCNNError) as caught:
-        clinical(labels, probabilities, ["a", "b", "c"], threshold=0.5, resamples=2)
-    assert str(caught.value) == (
+    assert refused(clinical, labels, probabilities, ["a", "b", "c"], threshold=0.5, resamples=2) == (
         "A threshold belongs to one of two classes. Received: one for the classes 'a', 'b', 'c'. Leave it out."
     )
     with pytest.raises(ValueError, match="finite"):

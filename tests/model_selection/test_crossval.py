@@ -26,6 +26,7 @@ from customcnn.model_selection.folds import make_folds
 from customcnn.plots.search import folds_figure
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from tests.support.colors import paint, recipe
+from tests.support.errors import refused
 from tests.support.folders import contents
 
 FILES = {"crossval.json", "predictions.csv", "metrics.json", "confusion.png", "folds.csv", "folds.png"}
@@ -50,13 +51,6 @@ def numbers(data: Manifest, **options: object) -> dict[str, int]:
     """Return the number of the fold of every image."""
     folds = make_folds(data, **options)
     return {r.path: f.number for f in folds for r in f.manifest.part("validation").records}
-
-
-def refused(function, *args, **options) -> str:
-    with pytest.raises(CustomCNNError) as caught:
-        function(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # ---------------------------------------------------------------- folds

@@ -26,6 +26,7 @@ from customcnn.recipe.recipe import Recipe, flat, load_recipe, read_recipe
 from customcnn.runs.run_dir import RunDir
 from customcnn.training.train import TrainResult
 from tests.support.colors import SIZE, paint
+from tests.support.errors import refused
 
 pytest.importorskip("optuna")
 
@@ -48,13 +49,6 @@ def write(folder: Path, text: str, head: str = HEAD) -> Path:
 
 def space(folder: Path, text: str = CHOICES, **settings: object) -> Space:
     return read_space(write(folder, text), settings)
-
-
-def refused(function, *args, **options) -> str:
-    with pytest.raises(CustomCNNError) as caught:
-        function(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # ---------------------------------------------------------------- the table [search]

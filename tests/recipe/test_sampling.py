@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customcnn.errors import CustomCNNError
 from customcnn.recipe.sampling import Sampling, class_weights, epoch_rows
+from tests.support.errors import refused
 
 LABELS = np.array([0, 1, 0, 0, 1, 0, 2, 2, 0, 2])
 """Class 0: rows 0, 2, 3, 5, 8; class 1: rows 1, 4; class 2: rows 6, 7, 9."""
@@ -209,10 +209,9 @@ def test_weights_after_balancing_are_1():
     "oversample", ["", "twice", "0.5", "0", "-2", "1001", "1e3", "nan", "inf", "9" * 400, "2 ", "2\n"]
 )
 def test_an_oversampling_that_is_refused(oversample):
-    with pytest.raises(CustomCNNError) as caught:
-        Sampling(oversample=oversample)
+    message = refused(Sampling, oversample=oversample)
     rule = "none, balance, or how often the smallest class is taken, 1 to 1000"
-    assert str(caught.value) == f"Recipe key sampling.oversample: {rule}. Received: {oversample!r}."
+    assert message == f"Recipe key sampling.oversample: {rule}. Received: {oversample!r}."
 
 
 @pytest.mark.parametrize("oversample", ["none", "balance", "1", "2", "1.5", "1000"])
@@ -268,6 +267,4 @@ def test_the_seed_decides_which_images_are_viewed_once_more():
     ],
 )
 def test_views_that_are_refused(values, message):
-    with pytest.raises(CustomCNNError) as caught:
-        taken(**values)
-    assert str(caught.value) == f"Recipe key sampling.views: {message}"
+    assert refused(taken, **values) == f"Recipe key sampling.views: {message}"

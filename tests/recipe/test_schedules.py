@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from customcnn.errors import CustomCNNError
 from customcnn.recipe.monitor import should_stop
 from customcnn.recipe.schedules import KINDS, LEAST_GAIN, Lra, Schedule, lra, next_rate
+from tests.support.errors import refused
 
 NAN = math.nan
 
@@ -423,6 +423,4 @@ def test_both_functions_give_the_same_rate_and_leave_the_history_alone(schedule,
     ],
 )
 def test_what_is_refused(values, message):
-    with pytest.raises(CustomCNNError) as caught:
-        Schedule(**values)
-    assert str(caught.value) == f"Recipe key schedule.{message}"
+    assert refused(Schedule, **values) == f"Recipe key schedule.{message}"

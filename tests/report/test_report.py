@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from customcnn.cli import cli, main
+from customcnn.cli import cli
 from customcnn.data.leakage import DRAWN
 from customcnn.data.manifest import scan
 from customcnn.data.split import check_files
@@ -31,6 +31,7 @@ from customcnn.runs.saved_model import load_model, save_model
 from customcnn.training.ensemble import ensemble
 from customcnn.training.train import train
 from tests.support.colors import paint, recipe
+from tests.support.commands import error_line
 from tests.support.reports import CLASSES, HOSTILE, LONG, half_wrong, hostile_run, read_more, rows_of
 
 
@@ -467,17 +468,14 @@ def test_the_command(run, home):
     [
         (
             ["--data", "no-such-folder"],
-            "Error: --data names the folder of the scored images. Received: 'no-such-folder'.",
+            "--data names the folder of the scored images. Received: 'no-such-folder'.",
         ),
-        (["--out", "."], "Error: --out names a file in a folder that exists. Received: '.'."),
-        (["--out", "no/such/page.html"], "Error: --out names a file in a folder that exists."),
+        (["--out", "."], "--out names a file in a folder that exists. Received: '.'."),
+        (["--out", "no/such/page.html"], "--out names a file in a folder that exists."),
     ],
 )
-def test_what_cannot_be_done_is_one_line(run, options, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["report", str(run.path), *options])
-    error = capsys.readouterr().err
-    assert stop.value.code == 1 and error.startswith(message) and error.count("\n") == 1
+def test_what_cannot_be_done_is_one_line(run, options, message, shell):
+    assert error_line(*shell("report", run.path, *options)).startswith(message)
     assert not run.report.exists()
 
 

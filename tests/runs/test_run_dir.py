@@ -20,6 +20,7 @@ from customcnn.recipe.monitor import best_epoch
 from customcnn.recipe.recipe import Recipe
 from customcnn.runs.run_dir import RunDir, link_or_copy, rows_to_csv
 from customcnn.runs.saved_model import INFO, ModelInfo, load_model, read_info, save_model
+from tests.support.errors import refused
 
 HISTORY = [
     {"epoch": 1, "loss": 0.1 + 0.2, "accuracy": 0.5, "val_loss": 1 / 3, "val_accuracy": 1.0},
@@ -123,11 +124,7 @@ def test_what_cannot_be_saved_leaves_the_old_file_as_it_was(model, saved, tmp_pa
 
 def not_ours(path: Path, load=read_info) -> str:
     """Return the message with which a file is refused; it is one line."""
-    with pytest.raises(CustomCNNError) as caught:
-        load(path)
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 1000
-    return message
+    return refused(load, path, match=r"^.{1,999}$")
 
 
 def written_by_hand(path: Path, entry: str, text: str) -> Path:
@@ -274,9 +271,7 @@ def test_a_recipe_that_cannot_be_read(tmp_path, content):
     run = RunDir(tmp_path)
     if content is not None:
         run.recipe.write_bytes(content)
-    with pytest.raises(CustomCNNError) as caught:
-        run.read_recipe()
-    assert str(caught.value).startswith(f"A run holds a recipe.toml. Received: {str(tmp_path)!r} (")
+    assert refused(run.read_recipe).startswith(f"A run holds a recipe.toml. Received: {str(tmp_path)!r} (")
 
 
 def test_remove_deletes_a_run(tmp_path):
@@ -299,9 +294,7 @@ def test_remove_refuses_what_is_no_run(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "wedding.jpg").write_bytes(b"x")
-    with pytest.raises(CustomCNNError) as caught:
-        RunDir(photos).remove()
-    assert str(caught.value) == (
+    assert refused(RunDir(photos).remove) == (
         f"--replace deletes runs only. Received: {str(photos)!r}, which is no run (it has no recipe.toml). "
         "Choose another --out."
     )
@@ -328,18 +321,14 @@ def test_remove_deletes_the_recipe_last(tmp_path):
 def test_weights(tmp_path):
     run = a_run(tmp_path / "run")
     for which in ("best", "last"):
-        with pytest.raises(CustomCNNError) as caught:
-            run.weights(which)
-        assert str(caught.value) == (
+        assert refused(run.weights, which) == (
             f"A run holds a trained network. Received: {str(run.path)!r} without {which}.keras: no epoch has ended. "
             "Go on with customcnn train --resume."
         )
         (run.path / f"{which}.keras").write_text("x")
         assert run.weights(which) == run.path / f"{which}.keras"
     for other in (tmp_path, tmp_path / "missing\n"):
-        with pytest.raises(CustomCNNError) as caught:
-            RunDir(other).weights()
-        assert str(caught.value) == f"A run is a folder made by customcnn train. Received: {str(other)!r}."
+        assert refused(RunDir(other).weights) == f"A run is a folder made by customcnn train. Received: {str(other)!r}."
 
 
 # ---------------------------------------------------------------- history

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from customcnn.cli import main
 from customcnn.data.leakage import find_leakage
 from customcnn.data.manifest import Manifest, Record, scan
 from customcnn.data.split import shares, split_folder
@@ -28,6 +27,7 @@ from customcnn.studies.results import Changes, Reproduction, Result, scores_of
 from customcnn.studies.row_runner import Stopwatch, why
 from customcnn.studies.study_file import Preparation, find_study, read_study
 from customcnn.studies.tables import csv_rows, html, markdown, summaries, write_tables
+from tests.support.errors import refused
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SUBJECTS = {"train": ("1", "2", "3"), "validation": ("4", "5"), "test": ("6", "7")}
@@ -378,9 +378,7 @@ def test_ctrl_c_stops_at_once_and_the_next_call_goes_on(folder, cells, tmp_path,
 def test_a_reproduction_keeps_its_options(folder, cells, tmp_path, ran):
     study, out = read_study(folder / "study.toml"), tmp_path / "out"
     reproduce(study, cells, out, Changes(1, 2, ("batch_size=4",), ("small",)), workers=1)
-    with pytest.raises(CustomCNNError) as error:
-        reproduce(study, cells, out, Changes(2, 2, (), ("large",)), workers=1)
-    assert str(error.value) == (
+    assert refused(reproduce, study, cells, out, Changes(2, 2, (), ("large",)), workers=1) == (
         "A reproduction is gone on with as it was begun. Received: --epochs 2 where it was 1, --set [] where it was "
         f"['batch_size=4']. Give the same as before, or choose another --out than '{out}'."
     )
@@ -459,9 +457,7 @@ def test_folders_that_cannot_be_used(folder, cells, tmp_path):
     with pytest.raises(CustomCNNError, match=r"is begun in an empty folder\. Received: '.*full', which is not empty"):
         reproduce(study, cells, tmp_path / "full")
     (tmp_path / "release" / "C-NMC" / "fold_0" / "all").mkdir(parents=True)
-    with pytest.raises(CustomCNNError) as error:
-        reproduce(study, tmp_path / "release", tmp_path / "out")
-    assert str(error.value) == (
+    assert refused(reproduce, study, tmp_path / "release", tmp_path / "out") == (
         f"A study takes class folders. Received: '{tmp_path}/release', the data as it is shipped (it holds 'fold_0'). "
         f"First run: prepare {tmp_path}/release parts"
     )
@@ -483,17 +479,6 @@ def test_a_stopwatch_times_epochs_alone():
 
 
 # ---------------------------------------------------------------- the command
-
-
-@pytest.fixture
-def shell(capfd):
-    def run(*words: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
-        return (int(ended.value.code or 0), *capfd.readouterr())
-
-    return run
 
 
 def test_the_command_ends_with_status_1_where_a_row_failed(folder, cells, tmp_path, ran, shell):

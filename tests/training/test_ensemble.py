@@ -12,11 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from customcnn.backend import devices
-from customcnn.cli import main
 from customcnn.data.leakage import run_notes
 from customcnn.data.manifest import Manifest, Record, scan
 from customcnn.data.split import check_files
-from customcnn.errors import CustomCNNError
 from customcnn.evaluation.evaluate import evaluate
 from customcnn.inference.classifier import predict, probabilities
 from customcnn.models import build_model
@@ -26,6 +24,8 @@ from customcnn.runs.saved_model import ModelInfo, load_model, read_info, save_mo
 from customcnn.training.ensemble import Member, ensemble, soft_vote, union, weighed
 from customcnn.visualize import visualize_run
 from tests.support.colors import SIZE, paint
+from tests.support.commands import error_line, printed
+from tests.support.errors import refused
 
 LARGER = SIZE + 9
 FILES = {"best.keras", "environment.json", "manifest.csv", "members.csv", "recipe.toml"}
@@ -79,14 +79,6 @@ def combined(members, tmp_path_factory) -> RunDir:
     run = RunDir(tmp_path_factory.mktemp("combined") / "deep" / "run")
     ensemble(members, run)
     return run
-
-
-def refused(*args, **kwargs) -> str:
-    """Return the message with which an ensemble is refused."""
-    with pytest.raises(CustomCNNError) as caught:
-        ensemble(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def pictures(size: int, count: int = 3) -> np.ndarray:
@@ -161,9 +153,7 @@ def test_weights_that_cannot_be_had():
         ((0.5, None, None), "'r1', 'r2' without one"),
         ((0.0, 0.0), "0 for every one"),
     ):
-        with pytest.raises(CustomCNNError) as caught:
-            weighed(with_accuracies(*values), "validation")
-        assert str(caught.value) == (
+        assert refused(weighed, with_accuracies(*values), "validation") == (
             f"Members are weighed by their validation accuracy. Received: {text}. Use --weigh equal."
         )
 
@@ -255,7 +245,7 @@ def test_whether_the_validation_part_chose(members, tmp_path, weigh, weights, mo
 
 def test_an_ensemble_of_ensembles(combined, members, tmp_path):
     out = RunDir(tmp_path / "twice")
-    assert "Use --weigh equal." in refused([combined, members[0]], out)
+    assert "Use --weigh equal." in refused(ensemble, [combined, members[0]], out)
     ensemble([combined, members[0]], out, weigh="equal")
     images = pictures(LARGER)
     small = soft_vote([load_model(combined.best), network()], [0.5, 0.5], (LARGER, LARGER))
@@ -356,8 +346,8 @@ def test_drawn_carries_over(members, data, tmp_path):
 def test_members_that_are_no_ensemble(members, tmp_path):
     one, out = members[0], RunDir(tmp_path / "out")
     for runs in ([one], [one, RunDir(one.path / ".." / one.path.name)]):
-        assert refused(runs, out).startswith("An ensemble has two members or more, each once. Received: ")
-    assert refused([one, RunDir(tmp_path / "none")], out) == (
+        assert refused(ensemble, runs, out).startswith("An ensemble has two members or more, each once. Received: ")
+    assert refused(ensemble, [one, RunDir(tmp_path / "none")], out) == (
         f"A run is a folder made by customcnn train. Received: {str(tmp_path / 'none')!r}."
     )
     assert not out.path.exists()
@@ -365,12 +355,12 @@ def test_members_that_are_no_ensemble(members, tmp_path):
 
 def test_members_of_other_classes(members, data, tmp_path):
     other = make_run(tmp_path / "other", data, classes=["all", "blast"], positive="blast")
-    assert refused([members[0], other], RunDir(tmp_path / "out")) == (
+    assert refused(ensemble, [members[0], other], RunDir(tmp_path / "out")) == (
         "The members of an ensemble have the same classes. Received: 'all', 'hem' in "
         f"{str(members[0].path)!r} and 'all', 'blast' in {str(other.path)!r}. Leave one of them out."
     )
     turned = make_run(tmp_path / "turned", data, positive="all")
-    assert refused([members[0], turned], RunDir(tmp_path / "out")) == (
+    assert refused(ensemble, [members[0], turned], RunDir(tmp_path / "out")) == (
         "The members of an ensemble have the same positive class. Received: 'hem' in "
         f"{str(members[0].path)!r} and 'all' in {str(turned.path)!r}. Leave one of them out."
     )
@@ -378,7 +368,7 @@ def test_members_of_other_classes(members, data, tmp_path):
 
 def test_an_auto_encoder_is_no_member(members, data, tmp_path):
     other = make_run(tmp_path / "other", data, classes=[], positive="", model="small")
-    assert refused([other, members[0]], RunDir(tmp_path / "out")) == (
+    assert refused(ensemble, [other, members[0]], RunDir(tmp_path / "out")) == (
         f"A trained classifier is needed. Received: {str(other.best)!r}, an auto-encoder. "
         "Train a classifier from it: customcnn train --weights RUN."
     )
@@ -388,11 +378,11 @@ def test_what_is_in_the_way(members, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("x")
     out = RunDir(tmp_path / "out")
-    assert refused(members, out) == f"Run {str(out.path)!r} exists. Use --replace to delete it."
-    assert refused(members, out, replace_run=True).startswith("--replace deletes runs only.")
+    assert refused(ensemble, members, out) == f"Run {str(out.path)!r} exists. Use --replace to delete it."
+    assert refused(ensemble, members, out, replace_run=True).startswith("--replace deletes runs only.")
     assert (tmp_path / "out" / "mine.txt").read_text() == "x"
     for place in (members[1].path, members[1].path.parent):
-        message = refused(members, RunDir(place), replace_run=True)
+        message = refused(ensemble, members, RunDir(place), replace_run=True)
         assert message.startswith("An ensemble is written beside its members. Received: ")
     assert members[1].best.is_file()
 
@@ -408,19 +398,14 @@ def test_replace(members, tmp_path, data):
 # ---------------------------------------------------------------- the command
 
 
-def test_the_command(members, tmp_path, capsys):
-    words = ["ensemble", *(str(run.path) for run in members), "--out", str(tmp_path / "out")]
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    assert not end.value.code
-    lines = capsys.readouterr().out.splitlines()
+def test_the_command(members, tmp_path, shell):
+    words = ["ensemble", *(run.path for run in members), "--out", tmp_path / "out"]
+    output, _ = printed(*shell(*words))
+    lines = output.splitlines()
     assert lines[0].split() == ["run", "network", "epoch", "validation", "accuracy", "weight"]
     assert lines[1].split() == [str(members[0].path), "small", "1", "0.9000", "0.4500"]
     assert lines[-1] == f"Run: {tmp_path / 'out'}"
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    assert end.value.code == 1
-    assert capsys.readouterr().err == f"Error: Run {str(tmp_path / 'out')!r} exists. Use --replace to delete it.\n"
+    assert error_line(*shell(*words)) == f"Run {str(tmp_path / 'out')!r} exists. Use --replace to delete it."
 
 
 @pytest.mark.backend

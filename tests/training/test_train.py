@@ -23,25 +23,17 @@ from PIL import Image
 from customcnn.backend import devices
 from customcnn.data.leakage import DRAWN
 from customcnn.data.manifest import Manifest, scan, with_group_pattern
-from customcnn.errors import CustomCNNError
 from customcnn.recipe.monitor import best_epoch
 from customcnn.runs.run_dir import RunDir
 from customcnn.runs.saved_model import load_model, read_info, save_model
 from customcnn.training.batches import batches, for_fit, targets
 from customcnn.training.train import TrainResult, train
 from tests.support.colors import SIZE, paint, recipe
+from tests.support.errors import refused
 from tests.support.folders import contents, stamps
 
 FILES = {"best.keras", "curves.png", "environment.json", "history.csv", "last.keras", "manifest.csv", "recipe.toml"}
 COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
-
-
-def refused(*args, **kwargs) -> str:
-    """Return the message with which a training is refused."""
-    with pytest.raises(CustomCNNError) as caught:
-        train(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def state(run: RunDir) -> tuple[object, object]:
@@ -293,27 +285,27 @@ def test_keys_that_may_change(data, a_run):
 def test_resume_refuses_another_recipe(data, a_run, key, value, text):
     before = state(a_run)
     expected = f"A run is resumed with its own recipe. Received: {text}. Choose another --out."
-    assert refused(data, a_run, recipe(epochs=4, **{key: value}), resume=True) == expected
+    assert refused(train, data, a_run, recipe(epochs=4, **{key: value}), resume=True) == expected
     assert state(a_run) == before
 
 
 def test_resume_refuses_other_images(data, a_run, tmp_path):
     before = state(a_run)
     other = scan(paint(tmp_path / "other", {"train/all": 2, "train/hem": 2, "validation/all": 1, "validation/hem": 1}))
-    assert refused(other, a_run, recipe(epochs=5), resume=True) == (
+    assert refused(train, other, a_run, recipe(epochs=5), resume=True) == (
         f"A run is resumed on its own images. Received: {str(other.root)!r}, not as in {str(a_run.manifest)!r}. "
         "Choose another --out."
     )
     grouped = with_group_pattern(data, r"(\d)\.bmp")
-    assert "A run is resumed on its own images." in refused(grouped, a_run, recipe(epochs=5), resume=True)
+    assert "A run is resumed on its own images." in refused(train, grouped, a_run, recipe(epochs=5), resume=True)
     assert state(a_run) == before
 
 
 def test_resume_refuses_other_classes(a_run, tmp_path):
     other = scan(paint(tmp_path / "other", {"train/a": 2, "train/b": 2, "validation/a": 1, "validation/b": 1}))
-    assert "A run is resumed on its own images." in refused(other, a_run, recipe(epochs=5), resume=True)
+    assert "A run is resumed on its own images." in refused(train, other, a_run, recipe(epochs=5), resume=True)
     a_run.manifest.unlink()
-    assert refused(other, a_run, recipe(epochs=5), resume=True) == (
+    assert refused(train, other, a_run, recipe(epochs=5), resume=True) == (
         f"A run is resumed with its own network and classes. Received: {str(a_run.last)!r} of small for 'all', 'hem'. "
         "Choose another --out."
     )
@@ -321,14 +313,14 @@ def test_resume_refuses_other_classes(a_run, tmp_path):
 
 def test_resume_refuses_a_damaged_network(data, a_run):
     a_run.last.write_bytes(a_run.last.read_bytes()[:1000])
-    message = refused(data, a_run, recipe(epochs=5), resume=True)
+    message = refused(train, data, a_run, recipe(epochs=5), resume=True)
     assert message.startswith(f"A saved network is a .keras file written by customcnn. Received: {str(a_run.last)!r} (")
 
 
 def test_resume_refuses_a_folder_that_is_no_run(data, tmp_path):
     (tmp_path / "thesis.txt").write_text("x")
     expected = f"--resume goes on with a run. Received: {str(tmp_path)!r}, which is none."
-    assert refused(data, RunDir(tmp_path), recipe(), resume=True).startswith(expected)
+    assert refused(train, data, RunDir(tmp_path), recipe(), resume=True).startswith(expected)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -337,7 +329,7 @@ def test_resume_refuses_a_folder_that_is_no_run(data, tmp_path):
 
 def test_a_run_in_the_way(data, a_run):
     before = state(a_run)
-    assert refused(data, a_run, recipe()) == (
+    assert refused(train, data, a_run, recipe()) == (
         f"Run {str(a_run.path)!r} exists. Use --resume to go on with it, or --replace to delete it."
     )
     assert state(a_run) == before
@@ -352,7 +344,7 @@ def test_replace_deletes_the_run(data, a_run):
 
 def test_replace_deletes_runs_only(data, tmp_path):
     (tmp_path / "thesis.txt").write_text("x")
-    assert refused(data, RunDir(tmp_path), recipe(), replace_run=True) == (
+    assert refused(train, data, RunDir(tmp_path), recipe(), replace_run=True) == (
         f"--replace deletes runs only. Received: {str(tmp_path)!r}, which is no run (it has no recipe.toml). "
         "Choose another --out."
     )
@@ -364,13 +356,13 @@ def test_a_file_in_the_way(data, tmp_path, replace_run):
     path = tmp_path / "run"
     path.write_text("x")
     expected = f"A run is a folder. Received: {str(path)!r}, which is a file. Choose another --out."
-    assert refused(data, RunDir(path), recipe(), replace_run=replace_run) == expected
+    assert refused(train, data, RunDir(path), recipe(), replace_run=replace_run) == expected
 
 
 @pytest.mark.parametrize("values", [{"input_size": 21}, {"loss": "categorical_crossentropy"}])
 def test_replace_keeps_the_old_run_where_the_new_one_cannot_begin(data, a_run, values):
     before = state(a_run)
-    refused(data, a_run, recipe(**values), replace_run=True)
+    refused(train, data, a_run, recipe(**values), replace_run=True)
     assert state(a_run) == before
 
 
@@ -379,18 +371,18 @@ def test_replace_keeps_the_old_run_where_the_new_one_cannot_begin(data, a_run, v
 
 def test_no_validation_part(tmp_path):
     data = scan(paint(tmp_path / "data", {"train/all": 2, "train/hem": 2}))
-    assert refused(data, RunDir(tmp_path / "run"), recipe()) == (
+    assert refused(train, data, RunDir(tmp_path / "run"), recipe()) == (
         f"Training needs train and validation folders. Received: {str(tmp_path / 'data')!r} without validation. "
         "Make them with customcnn split."
     )
     data = scan(paint(tmp_path / "whole", {"all": 2, "hem": 2}))
-    assert "without train. Make them" in refused(data, RunDir(tmp_path / "run"), recipe())
+    assert "without train. Make them" in refused(train, data, RunDir(tmp_path / "run"), recipe())
     assert not (tmp_path / "run").exists()
 
 
 def test_one_class(tmp_path):
     data = scan(paint(tmp_path / "data", {"train/all": 2, "validation/all": 2}))
-    assert refused(data, RunDir(tmp_path / "run"), recipe()) == (
+    assert refused(train, data, RunDir(tmp_path / "run"), recipe()) == (
         f"Classification needs at least two classes. Received: {str(tmp_path / 'data')!r}, 'all' only. "
         "Put the images of each class into a folder of its own."
     )
@@ -398,7 +390,7 @@ def test_one_class(tmp_path):
 
 def test_a_class_without_training_images(tmp_path):
     data = scan(paint(tmp_path / "data", {"train/all": 2, "train/hem": 2, "validation/hem": 2, "validation/new": 2}))
-    assert refused(data, RunDir(tmp_path / "run"), recipe()) == (
+    assert refused(train, data, RunDir(tmp_path / "run"), recipe()) == (
         f"Every class has training images. Received: {str(tmp_path / 'data')!r}, where only the validation part has "
         "'new'. Split it again."
     )
@@ -421,7 +413,7 @@ def test_a_class_without_training_images(tmp_path):
     ],
 )
 def test_recipes_that_do_not_fit_leave_nothing_behind(data, tmp_path, values, text):
-    assert refused(data, RunDir(tmp_path / "run"), recipe(**values)) == text
+    assert refused(train, data, RunDir(tmp_path / "run"), recipe(**values)) == text
     assert not list(tmp_path.iterdir())
 
 
@@ -430,7 +422,7 @@ def test_a_gpu_where_there_is_none(data, tmp_path):
 
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("there is a GPU")
-    assert refused(data, RunDir(tmp_path / "run"), recipe(device="gpu")) == (
+    assert refused(train, data, RunDir(tmp_path / "run"), recipe(device="gpu")) == (
         "--device gpu needs a GPU that tensorflow can use. Received: none is visible. Use --device cpu, or install "
         "the backend's GPU build (customcnn[gpu] for TensorFlow)."
     )
@@ -439,7 +431,7 @@ def test_a_gpu_where_there_is_none(data, tmp_path):
 
 def test_tensorboard_is_not_installed(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    assert refused(data, RunDir(tmp_path / "run"), recipe(tensorboard=True)) == (
+    assert refused(train, data, RunDir(tmp_path / "run"), recipe(tensorboard=True)) == (
         "tensorboard=true needs the tensorboard package. Received: none. Install customcnn[tensorboard]."
     )
     assert not list(tmp_path.iterdir())
@@ -448,7 +440,7 @@ def test_tensorboard_is_not_installed(data, tmp_path, monkeypatch):
 def test_an_image_that_is_none(tmp_path):
     data = scan(paint(tmp_path / "data", {"train/all": 2, "train/hem": 2, "validation/all": 1, "validation/hem": 1}))
     (tmp_path / "data" / "train" / "all" / "1.bmp").write_text("x")
-    assert "1.bmp', not an image of a known format." in refused(data, RunDir(tmp_path / "run"), recipe())
+    assert "1.bmp', not an image of a known format." in refused(train, data, RunDir(tmp_path / "run"), recipe())
     assert not (tmp_path / "run").exists()
 
 
@@ -478,7 +470,7 @@ class Bars:
 def test_nan_after_a_good_epoch_keeps_its_networks(data, a_run):
     spoil_optimizer(a_run)
     files, times = contents(a_run.path), stamps(a_run.path)
-    message = refused(data, a_run, recipe(epochs=6), resume=True)
+    message = refused(train, data, a_run, recipe(epochs=6), resume=True)
     assert re.fullmatch(
         r"The loss stays a finite number\. Received: (nan|inf) at step [23] of epoch 5\. "
         r"Lower --set learning_rate or use --precision float32, and --replace the run\.",
@@ -494,7 +486,7 @@ def test_nan_after_a_good_epoch_keeps_its_networks(data, a_run):
 def test_nan_that_only_validation_sees(data, tmp_path):
     """One step an epoch: its loss is that before the step, and the broken weights meet the validation part first."""
     run, bars = RunDir(tmp_path / "run"), Bars()
-    message = refused(data, run, recipe(batch_size=32, optimizer="sgd", learning_rate=1e38), progress=bars)
+    message = refused(train, data, run, recipe(batch_size=32, optimizer="sgd", learning_rate=1e38), progress=bars)
     assert re.fullmatch(
         r"The loss stays a finite number\. Received: (nan|inf) on the validation part after epoch 1\. "
         r"Lower --set learning_rate or use --precision float32, and --replace the run\.",
@@ -556,12 +548,12 @@ def test_three_classes_a_size_of_two_numbers_and_converted_images(tmp_path):
     assert (model.input_shape, model.output_shape) == ((None, 22, 24, 3), (None, 3))
     assert [layer.rate for layer in model.layers if "dropout" in layer.name] == [0.5]
     positive = recipe(positive="a")
-    assert refused(scan(root), RunDir(tmp_path / "other"), positive) == (
+    assert refused(train, scan(root), RunDir(tmp_path / "other"), positive) == (
         "The positive class is one of two. Received: 'a' for the classes 'a', 'b', 'c'."
     )
     binary = recipe(loss="binary_crossentropy")
     assert "The loss fits the output: categorical_crossentropy for the 3 output(s) of small." in refused(
-        scan(root), RunDir(tmp_path / "other"), binary
+        train, scan(root), RunDir(tmp_path / "other"), binary
     )
 
 

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from customcnn.backend import devices
-from customcnn.cli import main
 from customcnn.data.manifest import Manifest, scan
 from customcnn.data.pack import CACHE, pack
 from customcnn.evaluation.evaluate import evaluate
@@ -25,6 +24,7 @@ from customcnn.training.classification import input_size, new_model
 from customcnn.training.optimizer import compile_model
 from customcnn.training.train import train
 from tests.support.colors import SIZE, paint, recipe
+from tests.support.commands import printed
 
 keras = pytest.importorskip("keras")
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="counts TensorFlow's graphs")
@@ -209,13 +209,7 @@ def decoded(monkeypatch) -> Counter[str]:
     return found
 
 
-def run_command(*words: object) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    assert not ended.value.code
-
-
-def test_without_a_pack_the_same_comes_out_and_nothing_stays(data, decoded, capsys, tmp_path):
+def test_without_a_pack_the_same_comes_out_and_nothing_stays(data, decoded, shell, tmp_path):
     """The pixels are the same, and so is every byte of the history and of the predictions."""
     Image.open(data.root / "train/all/0.bmp").convert("L").save(data.root / "train/all/0.bmp")
     shared = ["--model", "small", "--set", f"input_size={SIZE}", "--batch-size", 10, "--epochs", EPOCHS]
@@ -223,11 +217,10 @@ def test_without_a_pack_the_same_comes_out_and_nothing_stays(data, decoded, caps
     for way in (["--no-pack"], []):
         run = tmp_path / ("run" if way else "packed")
         decoded.clear()
-        run_command("train", data.root, *shared, "--out", run, *way)
-        errors[bool(way)] = capsys.readouterr().err
+        _, errors[bool(way)] = printed(*shell("train", data.root, *shared, "--out", run, *way))
         times[bool(way), "train"] = sum(decoded.values()), len(decoded)
         decoded.clear()
-        run_command("evaluate", run, data.root, "--part", "validation", "--resamples", 2, *way)
+        printed(*shell("evaluate", run, data.root, "--part", "validation", "--resamples", 2, *way))
         times[bool(way), "evaluate"] = sum(decoded.values())
         assert (data.root / CACHE).exists() == (not way)
     for name in ("history.csv", "predictions.csv"):
