@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.networks import LIBRARY, OF_THE_LIBRARY, SIBLINGS
+from tests.support.networks import OF_THOSE, SIBLINGS, WITH_HEADS
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -18,6 +18,6 @@ def _is_spared(item: pytest.Function) -> bool:
     parameters, marks = item.callspec.params, item.fixturenames
     name = parameters.get("name")
     narrower = parameters.get("policy") == "mixed_bfloat16"  # float16, which is, is tested
-    if name in LIBRARY and ("one_of_the_library_is_tested" in marks or narrower):
-        return name != OF_THE_LIBRARY
+    if name in WITH_HEADS and ("one_with_a_head_is_tested" in marks or narrower):
+        return name != OF_THOSE
     return name in SIBLINGS and "every_one_is_tested" not in marks

@@ -25,7 +25,7 @@ QUICK = ("proposed", "proposed-figures", "alexnet", "small", "one-conv", "google
 NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.backend) for name in SPECS]
 
 every_one = pytest.mark.usefixtures("every_one_is_tested")
-one_of_the_library = pytest.mark.usefixtures("one_of_the_library_is_tested")
+one_with_a_head = pytest.mark.usefixtures("one_with_a_head_is_tested")
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def every_one_is_tested():
 
 
 @pytest.fixture
-def one_of_the_library_is_tested():
-    """Mark a test that one network of keras.applications takes for all of them."""
+def one_with_a_head_is_tested():
+    """Mark a test that one of the networks with a head takes for all of them."""
 
 
 # Tests of one network follow each other, so that it is built once for them and then let go.
@@ -184,7 +184,7 @@ def test_first_layer_scales_raw_pixels(least, name):
     np.testing.assert_allclose(_output(rescale, pixels)[0, 0, 0], SCALED[SPECS[name].scaling], rtol=1e-6, atol=1e-6)
 
 
-@one_of_the_library
+@one_with_a_head
 @pytest.mark.parametrize("classes", [2, 3])
 def test_any_number_of_classes(least, name, classes):
     spec = SPECS[name]
@@ -252,7 +252,7 @@ def _sides(side: int, *windows: tuple[int, int]) -> list[int]:
     return sides
 
 
-@one_of_the_library
+@one_with_a_head
 def test_input_need_not_be_square(name):
     size = (SPECS[name].minimum_size, SPECS[name].minimum_size + 8)
     model = build_model(name, input_size=size)
@@ -318,7 +318,7 @@ def test_outputs_of_convolutions_and_poolings_can_be_taken(least):
     assert [tuple(found.shape[1:]) for found in maps] == [tuple(layer.output.shape[1:]) for layer in layers]
 
 
-@one_of_the_library
+@one_with_a_head
 def test_dropout_is_an_option(name):
     spec = SPECS[name]
     if "dropout" not in spec.options:

@@ -8,8 +8,8 @@ SIBLINGS = ("vgg19", "resnet152", "mobilenet", "densenet169", *(f"efficientnetb{
 COVERED = (*SIBLINGS, "vgg16", "inceptionv3", "densenet161", "efficientnetv2b0")
 """Networks whose kinds of layers all stand in AlexNet, GoogLeNet, DenseNet-121 or EfficientNet-B0, too."""
 
-LIBRARY = tuple(spec.name for spec in list_models() if spec.builder.endswith(":backbone"))
-"""Networks of keras.applications, which one function builds."""
+WITH_HEADS = tuple(spec.name for spec in list_models() if "head" in spec.options)
+"""Backbones under one of the heads of customcnn/models/heads.py: those of keras.applications, and DenseNet-161."""
 
-OF_THE_LIBRARY = "mobilenetv2"
-"""Stands for all of LIBRARY where a test asks for what that function does with each of them alike."""
+OF_THOSE = "mobilenetv2"
+"""Stands for WITH_HEADS where a test asks for what the head does, whatever is below it."""
