@@ -66,14 +66,7 @@ def paths(images, tmp_path_factory) -> list[Path]:
     return [folder / f"{place}.png" for place in range(len(images[0]))]
 
 
-invalid = partial(refused, raises=InvalidInput, match="Received: ")
-
-
 # ---------------------------------------------------------------- what it learns and says
-
-
-def test_what_is_invalid_is_an_error_for_scikit_learn_too():
-    assert issubclass(InvalidInput, ValueError) and issubclass(InvalidInput, CustomCNNError)
 
 
 def test_it_learns_and_predicts(fitted, images):
@@ -233,6 +226,13 @@ def test_groups_are_held_out_whole(images, monkeypatch):
 
 
 # ---------------------------------------------------------------- what is refused
+
+
+invalid = partial(refused, raises=InvalidInput, match="Received: ")
+
+
+def test_what_is_invalid_is_an_error_for_scikit_learn_too():
+    assert issubclass(InvalidInput, ValueError) and issubclass(InvalidInput, CustomCNNError)
 
 
 def test_other_numbers_than_levels_are_refused(images):
