@@ -167,7 +167,9 @@ def unbroken(data, tmp_path_factory) -> Callable[[str], RunDir]:
     return of
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.kill] if "momentum" in case else []) for case in CASES]
+)
 def test_two_epochs_and_two_more_are_four(data, unbroken, case, tmp_path):
     whole, run, lines = unbroken(case), RunDir(tmp_path / "run"), []
     train(data, run, recipe(epochs=2, **CASES[case]))
