@@ -92,6 +92,7 @@ def test_what_is_unknown_or_not_measured():
     assert text.endswith("openvino: it is installed")
 
 
+@pytest.mark.docs
 def test_json_on_the_command_line(shell):
     output, _ = printed(*shell("doctor", "--no-measure", "--json"))
     found = json.loads(output)
@@ -105,6 +106,7 @@ def test_json_on_the_command_line(shell):
     assert all(one["speed"] is None for one in found["precisions"])
 
 
+@pytest.mark.docs
 def test_text_on_the_command_line(tiny, shell):
     output, _ = printed(*shell("doctor"))
     assert "\ntraining step " in output and " images/s\n" in output
@@ -270,6 +272,7 @@ def test_float32_is_measured_once_where_it_is_chosen(tiny, monkeypatch):
     assert found.images_per_second["float32"] > 0
 
 
+@pytest.mark.docs
 def test_the_step_is_that_of_a_training(tiny, monkeypatch):
     """The weights of the measured network move: it is compiled and trained, not only computed."""
     import keras

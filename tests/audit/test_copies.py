@@ -259,6 +259,7 @@ def test_the_affine_map_is_the_one_that_made_the_copy():
 # ---------------------------------------------------------------- what decides nothing
 
 
+@pytest.mark.statistics
 def test_neither_workers_nor_the_index_change_the_clusters(album, found, monkeypatch):
     monkeypatch.setattr(copies, "FEW", 20)
     assert find_copies(scan(album[0]), workers=2) == found

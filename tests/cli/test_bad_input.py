@@ -322,6 +322,7 @@ def test_other_kinds_of_pixels_are_converted_and_that_is_said_once(here, works):
 # ---------------------------------------------------------------- names
 
 
+@pytest.mark.docs
 def test_odd_names_go_all_the_way(here, works):
     """Spaces, quotes, newlines and unicode: in the folder's name, the class's and the file's."""
     root = here / "my 'data'\n"

@@ -44,6 +44,8 @@ from tests.support.commands import error_line, printed
 from tests.support.errors import refused
 from tests.support.folders import contents, stamps
 
+pytestmark = pytest.mark.ray  # every folder is worked on by processes of their own, and S3 is a server
+
 KEYS = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing", "AWS_DEFAULT_REGION": "us-east-1"}
 RAY = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex * 2, "RAY_USAGE_STATS_ENABLED": "0"}
 RAY |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -235,7 +237,6 @@ def test_a_pool_audits_alike(made):
     assert audit(data, workers=Copying()).as_dict() == audit(data, workers=1).as_dict()
 
 
-@pytest.mark.ray
 def test_a_pool_finds_the_same_copies(made):
     data = scan(made.augmented).part("train")
     assert find_copies(data, workers=Copying()) == find_copies(data, workers=1)
@@ -305,7 +306,6 @@ def test_local_folders_go_to_s3(cells, made, far, step, src, dst):
     assert tree(far / "out") == tree(getattr(made, dst))
 
 
-@pytest.mark.ray
 def test_processes_change_images_of_s3_alike(cells, far, tmp_path):
     change_it(cells, tmp_path / "out")
     change_it(upload(cells, far / "src"), far / "out", 2)
@@ -623,7 +623,6 @@ class Meeting:
             yield result
 
 
-@pytest.mark.ray
 def test_two_nodes_augment_two_thousand_images_alike(many, cluster, tmp_path):
     cells, expected = many
     pool = Meeting(cluster, tmp_path / "nodes")
@@ -633,7 +632,6 @@ def test_two_nodes_augment_two_thousand_images_alike(many, cluster, tmp_path):
     assert len(pool.worked) == 2, "each node has done some of it"
 
 
-@pytest.mark.ray
 @pytest.mark.kill
 def test_a_node_that_is_killed_at_work_changes_nothing(many, nodes, cluster, tmp_path):
     cells, expected = many
@@ -665,14 +663,12 @@ def test_a_node_that_is_killed_at_work_changes_nothing(many, nodes, cluster, tmp
     assert tree(tmp_path / "out") == tree(expected)
 
 
-@pytest.mark.ray
 @steps
 def test_two_nodes_work_from_s3_to_s3(cells, made, cluster, far, step, src, dst):
     step(upload(local(cells, made, src), far / "src"), far / "out", cluster)
     assert tree(far / "out") == tree(getattr(made, dst))
 
 
-@pytest.mark.ray
 def test_a_command_on_two_nodes_from_s3_to_a_folder(cells, made, nodes, far, tmp_path):
     upload(cells, far)
     line = ["split", far, "out", "--ratio", 0.5, "--val", 0.25, "--on", nodes.address]
@@ -681,7 +677,6 @@ def test_a_command_on_two_nodes_from_s3_to_a_folder(cells, made, nodes, far, tmp
     assert tree(tmp_path / "out") == tree(made.parts)
 
 
-@pytest.mark.ray
 def test_two_nodes_pack_and_audit_alike(made, cluster, far, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
@@ -697,7 +692,6 @@ def test_two_nodes_pack_and_audit_alike(made, cluster, far, tmp_path, monkeypatc
     assert find_copies(test, workers=cluster) == find_copies(test, workers=1) == find_copies(there.part("test"))
 
 
-@pytest.mark.ray
 def test_bad_images_are_named_by_two_nodes_as_by_one_machine(cells, cluster, tmp_path):
     src = upload_locally(cells, tmp_path / "src")
     (src / "all/bad.bmp").write_bytes(b"BM")
@@ -705,7 +699,6 @@ def test_bad_images_are_named_by_two_nodes_as_by_one_machine(cells, cluster, tmp
     assert errors[0] == errors[1] and "bad.bmp" in errors[0]
 
 
-@pytest.mark.ray
 def test_a_bad_image_on_two_nodes_leaves_nothing_at_an_address(cells, cluster, far, tmp_path):
     src = upload_locally(cells, tmp_path / "src")
     (src / "all/UID_0_0_0_x.bmp").write_bytes(b"BM")
@@ -737,7 +730,6 @@ with connect(sys.argv[1]) as cluster:
 """
 
 
-@pytest.mark.ray
 @pytest.mark.kill
 def test_work_on_a_cluster_goes_on_after_a_kill(many, nodes, cluster, tmp_path):
     cells, expected = many
@@ -751,7 +743,6 @@ def test_work_on_a_cluster_goes_on_after_a_kill(many, nodes, cluster, tmp_path):
     assert finished.items() <= stamps(tmp_path / "out").items()
 
 
-@pytest.mark.ray
 def test_all_nodes_must_see_a_folder(cluster, tmp_path):
     from customcnn.cluster import require_shared
 

@@ -254,6 +254,7 @@ def test_half_precision_stays(data, tmp_path):
     assert '"mixed_bfloat16"' in config and f'"{SCALE}"' in config
 
 
+@pytest.mark.kill
 def test_a_training_goes_on_as_if_nothing_was(trained, data, tmp_path):
     runs = [RunDir(Path(shutil.copytree(trained.path, tmp_path / name))) for name in ("plain", "mended")]
     calibrate(runs[1], data, resamples=5)

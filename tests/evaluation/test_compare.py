@@ -531,6 +531,7 @@ def test_warnings_name_the_runs_unless_they_are_all():
 # ---------------------------------------------------------------- trained networks
 
 
+@pytest.mark.kill
 def test_trained_runs_from_end_to_end(tmp_path):
     """Three seeds of one recipe on coloured noise, one tested into a folder of its own."""
     root = paint(tmp_path / "data", {"train/all": 10, "train/hem": 10, "validation/all": 12, "validation/hem": 12})

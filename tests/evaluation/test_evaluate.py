@@ -199,6 +199,7 @@ def test_the_clinical_reading_and_the_calibration(run, data):
     assert calibrated["log_loss"]["value"] == pytest.approx(metrics["log_loss"]) and calibrated["temperature"] is None
 
 
+@pytest.mark.kill
 def test_the_threshold_is_chosen_on_validation_and_never_on_what_is_scored(run, data):
     validation = data.part("validation")
     hem = shares(run, data, validation.records)
@@ -215,6 +216,7 @@ def test_the_threshold_is_chosen_on_validation_and_never_on_what_is_scored(run, 
     assert evaluate(run, data, rule=rule, resamples=2).metrics["clinical"]["threshold"]["rule"] == rule
 
 
+@pytest.mark.kill
 def test_the_mean_over_turns_and_mirror_images(run, data):
     evaluate(run, data, tta=True, resamples=2)
     records = data.part("test").records
@@ -483,6 +485,7 @@ def test_converted_images_are_counted_once(run, tmp_path):
     assert lines == ["Note: converted to 8-bit RGB: 2 of mode L."]
 
 
+@pytest.mark.kill
 def test_groups_given_for_the_scoring_hold_for_the_training_images_too(tmp_path):
     """A run split by groups that were none (numbers in names): the true groups must still reveal the leak."""
     for part, number in (("train", 1), ("train", 2), ("validation", 3)):

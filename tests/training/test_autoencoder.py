@@ -25,6 +25,8 @@ from tests.support.commands import printed
 from tests.support.errors import refused
 from tests.support.networks import SIBLINGS
 
+pytestmark = pytest.mark.kill  # whole training runs, nearly all of them
+
 FILES = {
     *("best.keras", "curves.png", "environment.json", "history.csv", "last.keras", "manifest.csv", "recipe.toml"),
     "reconstructions.png",
@@ -158,7 +160,6 @@ def test_resumed_as_if_never_stopped(trained, data, tmp_path):
     assert lines == ["Nothing to do: 3 epochs are trained."]
 
 
-@pytest.mark.kill
 def test_labels_are_not_used_and_one_class_is_enough(data, trained, tmp_path):
     """The same images under other labels, in the same order by path: the same training."""
     records = []
@@ -171,7 +172,6 @@ def test_labels_are_not_used_and_one_class_is_enough(data, trained, tmp_path):
     assert result.history == trained.history[:1]
 
 
-@pytest.mark.kill
 def test_the_validation_part_is_only_scored(data, trained, tmp_path):
     shutil.copytree(data.root, tmp_path / "other", ignore=shutil.ignore_patterns(".customcnn"))
     for path in (tmp_path / "other" / "validation").rglob("*.bmp"):
@@ -274,7 +274,6 @@ def test_it_is_no_classifier(trained, data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.kill
 def test_runs_of_the_other_kind_are_not_gone_on_with(trained, data, tmp_path):
     run = RunDir(tmp_path / "run")
     shutil.copytree(trained.run.path, run.path)

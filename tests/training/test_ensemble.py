@@ -209,6 +209,7 @@ def test_the_last_networks(members, tmp_path):
     assert probabilities(one, images).shape == (3, 2)
 
 
+@pytest.mark.kill
 def test_evaluate_predict_and_visualize(combined, data, tmp_path):
     result = evaluate(combined, data, resamples=20, out=tmp_path / "scores")
     assert result.metrics["model"] == "ensemble"

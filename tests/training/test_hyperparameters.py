@@ -22,6 +22,8 @@ from customcnn.runs.saved_model import load_model, read_info
 from customcnn.training.train import TrainResult, train
 from tests.support.colors import SIZE, paint, recipe
 
+pytestmark = pytest.mark.kill  # whole training runs, all of them
+
 STUCK = {"optimizer": "sgd", "learning_rate": 1e-12}
 """A training that never gets better after its first epoch."""
 
