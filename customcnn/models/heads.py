@@ -48,12 +48,15 @@ def transfer(x: keras.KerasTensor, classes: int, dropout: float = 0.5) -> keras.
         The transfer-learning study of six backbones on C-NMC 2019.
     """
     x = layers.BatchNormalization(axis=-1, momentum=0.99, epsilon=0.001, name="head_bn")(x)
+    # Its activity penalty is part of the loss, which is float32 in every precision: Keras does not add up both kinds.
+    half = keras.config.dtype_policy().compute_dtype in ("float16", "bfloat16")
     x = layers.Dense(
         128,
         activation="relu",
         kernel_regularizer=regularizers.L2(0.016),
         activity_regularizer=regularizers.L1(0.006),
         bias_regularizer=regularizers.L1(0.006),
+        dtype="float32" if half else None,
         name="head_dense",
     )(x)
     return predictions(_dropout(x, dropout), classes)
