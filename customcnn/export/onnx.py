@@ -12,6 +12,7 @@ import numpy as np
 
 from customcnn.export.tf_function import serving
 from customcnn.inference.runtimes import BATCH, KEY
+from customcnn.inference.runtimes.onnx import load_onnxruntime
 from customcnn.io.stdio import silent_stderr
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def halve(model: onnx.ModelProto) -> None:
 
 def _quantized(model: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
     import onnx
+
+    load_onnxruntime()
     from onnxruntime import quantization
 
     with tempfile.TemporaryDirectory() as name:

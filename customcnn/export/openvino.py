@@ -7,6 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from customcnn.inference.runtimes import KEY
+from customcnn.inference.runtimes.openvino import load_openvino
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 
 def write(job: Job, target: Path) -> None:
     """Write the files; the metadata are the entry "customcnn" of the rt_info."""
-    import openvino
-
+    openvino = load_openvino()
     converted = convert(job.model)
     converted.set_rt_info(json.dumps(job.metadata), [KEY])
     openvino.save_model(converted, target, compress_to_fp16=job.precision == "float16")
@@ -27,7 +27,7 @@ def write(job: Job, target: Path) -> None:
 
 def convert(model: keras.Model) -> Any:
     """Return a network in float32 as an openvino.Model that takes uint8 (N, H, W, 3)."""
-    import openvino
+    openvino = load_openvino()
     from openvino.preprocess import PrePostProcessor
 
     with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,14 @@ ERRORS = 3
 """The level of ONNX Runtime's log that lets errors through, and no warnings."""
 
 
+def load_onnxruntime() -> Any:
+    """Import ONNX Runtime without its telemetry: a look-up of Microsoft's host, an identifier in ~/.cache/Microsoft."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
 class Exported(InTurn):
     """A network that was exported as ONNX, see `customcnn.inference.runtimes.Exported`.
 
@@ -29,8 +38,7 @@ class Exported(InTurn):
     """
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
-
+        onnxruntime = load_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS
         # Its own choice is the machine's cores, not those that this process may use.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
     import openvino
 
 
+def load_openvino() -> Any:
+    """Import OpenVINO without its telemetry.
+
+    `import openvino` and every conversion post to google-analytics.com, and leave an identifier in ~/intel. Where the
+    package that sends cannot be imported, OpenVINO does without it.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # import raises ModuleNotFoundError
+    import openvino
+
+    return openvino
+
+
 class Exported:
     """A network that was exported for OpenVINO, see `customcnn.inference.runtimes.Exported`.
 
@@ -28,9 +41,7 @@ class Exported:
     """
 
     def __init__(self, path: Path) -> None:
-        import openvino
-
-        self._core = openvino.Core()
+        self._core = load_openvino().Core()
         self._model = self._core.read_model(path)
         self.metadata: dict[str, Any] = json.loads(self._model.get_rt_info([KEY]).astype(str))
 
