@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from customcnn.errors import show
+from customcnn.errors import printable, show
 from customcnn.progress import is_quiet
 
 if TYPE_CHECKING:
@@ -50,8 +50,11 @@ def print_json(found: object) -> None:
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:
-    """Return rows of text in aligned columns; the first row is the heading, the first column is aligned left."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    """Return rows of text in aligned columns; the first row is the heading, the first column is aligned left.
+
+    Names of classes are shown as those of files are: what a terminal would obey is escaped.
+    """
+    cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = []
     for first, *others in cells:

@@ -230,6 +230,10 @@ def read_recipe(path: Path) -> dict[str, object]:
         raise CustomCNNError(f"A recipe is a TOML file. Received: {show(path)} ({error}).") from None
 
 
+BARE_POINT = re.compile(r"^([+-]?)\.(\d)")
+"""A number without a digit before its point, which TOML does not take and people write: .25"""
+
+
 def parse_settings(settings: Iterable[str]) -> dict[str, object]:
     """Read `key=value` settings; a value is TOML, or plain text where it is not or where the key is text.
 
@@ -247,7 +251,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, object]:
 
 def _value(key: str, text: str) -> object:
     try:
-        found = tomllib.loads(f"x = {text}")
+        found = tomllib.loads(f"x = {BARE_POINT.sub(lambda match: match[1] + '0.' + match[2], text)}")
     except ValueError:
         return text
     # A class may be called 1 or true. More than x is found where the text holds a line break.

@@ -262,3 +262,10 @@ def test_ctrl_c_while_training(tmp_path, make_folder):
     assert (done.returncode, output) == (130, "")
     assert errors.rstrip().endswith("\nStopped.") and "Traceback" not in errors
     assert (run / "last.keras").exists()
+
+
+def test_a_name_in_a_table_is_nothing_that_a_terminal_obeys():
+    from customcnn.cli.output import table
+
+    lines = table([["class", "images"], ["\x1b]0;OWNED\a\x1b[31mred", 3]]).splitlines()
+    assert lines[1].startswith("\\x1b]0;OWNED\\x07")
