@@ -10,6 +10,9 @@ from tests.support.colors import SIZE, recipe
 
 pytestmark = pytest.mark.backend
 
+STEPS = 12
+"""In float16 Keras leaves out a step whose scaled gradient overflows, and halves the scale: the first ones, mostly."""
+
 HEADS = ("plain", "transfer", "dense128", "report")
 every_precision = pytest.mark.parametrize("precision", [name for name in CHOICES["precision"] if name != "auto"])
 
@@ -24,8 +27,11 @@ def step(classes: int = 2, size: int = SIZE, **values: object) -> None:
     labels = np.arange(4) % classes
     targets = labels[:, None].astype("float32") if model.output_shape[-1] == 1 else np.eye(classes)[labels]
     before = model.get_layer("predictions").get_weights()[1]
-    assert np.isfinite(model.train_on_batch(images, targets, return_dict=True)["loss"])
-    assert np.any(model.get_layer("predictions").get_weights()[1] != before)
+    for _ in range(STEPS if wanted.precision == "float16" else 1):
+        assert np.isfinite(model.train_on_batch(images, targets, return_dict=True)["loss"])
+        if moved := np.any(model.get_layer("predictions").get_weights()[1] != before):
+            break
+    assert moved
 
 
 @every_precision
