@@ -26,6 +26,7 @@ from customcnn.data.synthetic import draw_samples
 from customcnn.errors import CustomCNNError
 from customcnn.recipe.recipe import load_recipe
 from customcnn.runs.run_dir import RunDir
+from tests.support import ROOT
 from tests.support.errors import refused
 
 BACKENDS = ("tensorflow", "jax")
@@ -78,7 +79,9 @@ def trained(backend: str, data: Path, run: Path, count: int, **options: object) 
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
     if backend == "jax":
         environment["JAX_ENABLE_X64"] = "1"
-    done = subprocess.run([sys.executable, __file__, *words], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, *words], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     with np.load(out) as found:
         told = found["told"].tolist()
