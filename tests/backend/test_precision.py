@@ -39,6 +39,7 @@ def made_up(monkeypatch, seconds: dict[str, float], predicted=lambda precision: 
     monkeypatch.setattr(module, "_prepare", prepare)
 
 
+@pytest.mark.backend
 def test_tried_on_this_machine():
     found = try_precisions("cpu", measure=False)
     assert [(one.device, one.precision) for one in found] == [("cpu", precision) for precision in PRECISIONS]

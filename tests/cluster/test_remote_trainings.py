@@ -452,6 +452,7 @@ def test_ray_is_not_installed(data, tmp_path, monkeypatch, command):
 # ---------------------------------------------------------------- Ray itself
 
 
+@pytest.mark.ray
 def test_a_crew_at_work(tmp_path):
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     environment.pop("OMP_NUM_THREADS", None)

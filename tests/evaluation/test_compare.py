@@ -134,6 +134,7 @@ def test_sign_flip_of_single_images_is_mcnemars_test(b, c):
     assert sign_flip(np.repeat([1, -1, 0], [b, c, 5])) == pytest.approx(mcnemar(b, c), abs=1e-12)
 
 
+@pytest.mark.statistics
 @settings(max_examples=15)  # theirs takes a tenth of a second
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_that_of_statsmodels(p):
