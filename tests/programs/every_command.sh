@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Runs every command of an installed customcnn once, on a few drawn cells, in the current folder.
 set -euo pipefail
+# The demo runs beside the others, for most of a command is its start, which needs one core.
+customcnn demo demo --epochs 1 > demo.log 2>&1 &
+demo=$!
+trap 'kill "$demo" 2> /dev/null || true' EXIT
 customcnn --version
 customcnn models
 customcnn completion bash > completion.bash
@@ -32,5 +36,5 @@ customcnn crossval cropped --model small --set input_size=62 --epochs 1 --folds 
 customcnn doctor --no-measure
 customcnn --quiet doctor --no-measure --json > doctor.json
 python -m json.tool doctor.json > /dev/null
-customcnn demo demo --epochs 1
+wait "$demo" || { cat demo.log; exit 1; }
 python -m customcnn --help
