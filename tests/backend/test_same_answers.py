@@ -26,15 +26,13 @@ TOLERANCES = {  # absolute for probabilities, relative for the loss, relative to
     "float32": {"output": 1e-4, "loss": 1e-3, "statistics": 1e-3, "step": 0.15},
     "float64": {"output": 1e-5, "loss": 1e-4, "statistics": 3e-4, "step": 0.02},
 }
-# The networks that are written here, and one of the library's; the first are quick enough for every run of the tests.
-QUICK = ("proposed", "proposed-figures", "alexnet", "small", "one-conv")
-SLOW = ("googlenet", "mobilenetv2")
+# Networks that are written here; "proposed" stands for its twin. The first are quick enough for every run of the tests.
+QUICK = ("proposed", "alexnet", "small", "one-conv")
+SLOW = ("googlenet",)
 BATCH = 8
 CLASSES = 2
 RATE = 1.0  # so large that the rounding of the weights does not hide the step; there is only one
 SAMPLE = 2000
-CANCELLED = "project_BN/beta"
-"""MobileNetV2's shifts without a slope: the batch norm behind the next convolution takes off what they add."""
 
 
 def _targets(sigmoid: bool) -> np.ndarray:
@@ -149,7 +147,7 @@ def test_the_step_is_sound(results, backend, name, precision):
     steps = _steps(found)
     assert len(steps) >= 4
     assert all(np.isfinite(step).all() for step in steps.values())
-    assert all(np.any(step != 0) for key, step in steps.items() if not key.endswith(CANCELLED))
+    assert all(np.any(step != 0) for step in steps.values())
 
     output, bias = found["output"], steps["step/predictions/bias"]
     if any("moving_mean" in key for key in steps):  # batch norm: the probabilities of training are others
@@ -172,9 +170,6 @@ def test_backends_agree(results, backend, precision, name):
     np.testing.assert_allclose(found["output"], expected["output"], atol=tolerance["output"])
     np.testing.assert_allclose(found["loss"], expected["loss"], rtol=tolerance["loss"])
     for key, step in _steps(expected).items():
-        if key.endswith(CANCELLED):
-            assert np.abs(step).max() < 1e-4 and np.abs(found[key]).max() < 1e-4, key
-            continue
         allowed = tolerance["statistics" if "moving" in key else "step"]
         assert np.linalg.norm(found[key] - step) < allowed * np.linalg.norm(step), key
 

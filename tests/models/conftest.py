@@ -17,7 +17,6 @@ def _is_spared(item: pytest.Function) -> bool:
         return False
     parameters, marks = item.callspec.params, item.fixturenames
     name = parameters.get("name")
-    narrower = parameters.get("policy") == "mixed_bfloat16"  # float16, which is, is tested
-    if name in WITH_HEADS and ("one_with_a_head_is_tested" in marks or narrower):
+    if name in WITH_HEADS and ("one_with_a_head_is_tested" in marks or "policy" in parameters):
         return name != OF_THOSE
     return name in SIBLINGS and "every_one_is_tested" not in marks
