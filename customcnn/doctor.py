@@ -29,7 +29,6 @@ EXTRAS = {
     "openvino": "openvino",
     "kagglehub": "download",
     "numba": "fast",
-    "simplejpeg": "fast",
     "opencv-python-headless": "deep",
     "faiss-cpu": "deep",
     "gradio": "serve",

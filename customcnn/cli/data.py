@@ -308,25 +308,44 @@ def augment(
 
 @click.command()
 @click.argument("data", type=FOLDER_OR_ADDRESS)
-@click.option("--size", required=True, metavar="N|HxW", help="Edge in pixels, or height x width: a network's input.")
+@click.option("--size", metavar="N|HxW", help="Edge in pixels, or height x width: a network's input.")
 @click.option("--upload", is_flag=True, help="Lay it beside the images, too, where DATA is an address.")
+@click.option(
+    "--clean", is_flag=True, help="Remove all caches of DATA that no process is using, instead of making one."
+)
 @json_option
 @skip_bad_option
 @workers_option
 @on_option
 def pack(
-    data: "Folder", size: str, upload: bool, as_json: bool, skip_bad: bool, workers: int | None, on: str | None
+    data: "Folder",
+    size: str | None,
+    upload: bool,
+    clean: bool,
+    as_json: bool,
+    skip_bad: bool,
+    workers: int | None,
+    on: str | None,
 ) -> None:
     """Decode all images in DATA once, and say where they lie: train would do so at its start, and finds them there.
 
     They lie in DATA/.customcnn, or where that cannot be, as of an address, in the system's temporary folder, which the
-    variable TMPDIR names: one array of uint8 that is mapped into memory. With --upload they lie at the address, too,
-    and whoever packs or trains from there copies that one file instead of decoding all images.
+    variable TMPDIR names: one array of uint8 that is mapped into memory. A new one replaces what is out of date.
+    With --upload they lie at the address, too, and whoever packs or trains from there copies that one file instead of
+    decoding all images.
 
     \b
     Example: customcnn pack augmented --size 224
              customcnn pack s3://bucket/augmented --size 120x160 --upload --on ray
+             customcnn pack augmented --clean
     """
+    if clean:
+        if size or upload:
+            raise click.UsageError("--clean makes no cache: leave out --size and --upload.")
+        _clean(data, as_json)
+        return
+    if not size:
+        raise click.UsageError("Missing option '--size'.")
     from customcnn.data.pack import pack as make_pack
     from customcnn.data.pack import parse_size, refuse_upload
     from customcnn.data.pack import upload as upload_pack
@@ -349,6 +368,18 @@ def pack(
     if uploaded:
         click.echo(f"Uploaded: {uploaded}")
     click.echo(f"{count:,} images of {wanted[0]} x {wanted[1]} pixels, {size_in_bytes:,} bytes")
+
+
+def _clean(data: "Folder", as_json: bool) -> None:
+    from customcnn.data.pack_places import clean
+
+    done = clean(data)
+    if as_json:
+        print_json({"removed": done.count, "bytes": done.bytes, "in_use": done.in_use})
+        return
+    click.echo(f"Removed {done.count:,} caches of images, {done.bytes:,} bytes")
+    if done.in_use:
+        say(f"Note: {done.in_use:,} are in use, or may not be removed by you, and stay.")
 
 
 def read_data(

@@ -15,7 +15,7 @@ from customcnn.data.apportion import apportion
 from customcnn.data.augmentor import Operations, augment_image, draw_view
 from customcnn.data.manifest import MANIFEST, Manifest, Record, fingerprint, require_classes
 from customcnn.errors import CustomCNNError, show
-from customcnn.images.decode import encode, kind, lossless_format, read_image, to_rgb
+from customcnn.images.decode import DECODING, encode, kind, lossless_format, read_image, to_rgb
 from customcnn.images.dihedral import copy_pixels, rotated_and_flipped, rotated_and_flipped_image
 from customcnn.images.raw_bmp import BmpMemory
 from customcnn.io import atomic
@@ -106,7 +106,8 @@ def augment_folder(
     tasks += minority_samples(train, seed=seed) if minority else samples(train, count, seed=seed, balance=balance)
     resume = {
         "command": "augment",
-        "source": fingerprint(manifest),
+        "source": fingerprint(manifest, "st_ino"),  # not the time of change: carrying a file over links to it
+        "decoding": DECODING,
         "count": count,
         "seed": seed,
         "balance": balance,

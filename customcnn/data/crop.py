@@ -12,6 +12,7 @@ from PIL import Image
 from customcnn.data.manifest import MANIFEST, Manifest, Record, bad_files, fingerprint
 from customcnn.errors import CustomCNNError, show_all
 from customcnn.images.decode import (
+    DECODING,
     REDUCED,
     BadImage,
     center_box,
@@ -149,8 +150,8 @@ def _refuse(outcomes: list[_Outcome], size: int) -> None:
 
 def _resume(manifest: Manifest, size: int, about: str, check: bool) -> dict[str, object]:
     # Another Pillow may decode to other pixels.
-    settings = {"size": size, "about": about, "check": check, "pillow": PIL.__version__}
-    return {"command": "crop", "source": fingerprint(manifest), **settings}
+    settings = {"size": size, "about": about, "check": check, "pillow": PIL.__version__, "decoding": DECODING}
+    return {"command": "crop", "source": fingerprint(manifest, "st_ctime_ns"), **settings}
 
 
 def _tasks(records: Sequence[Record], there: frozenset[str]) -> Iterator[_Task]:

@@ -210,14 +210,21 @@ def bad_files(bad: Iterable[tuple[str, str]]) -> CustomCNNError:
     )
 
 
-def fingerprint(manifest: Manifest) -> str:
-    """Return a hash of the records and of every file's size and time: it changes whenever an image does."""
+def fingerprint(manifest: Manifest, *also: str) -> str:
+    """Return a hash of the records and of every file's size and time: it changes whenever an image does.
+
+    Args:
+        manifest: of the files.
+        also: further fields of `os.stat` that count, for files of equal size and time may change places:
+            "st_ino" sees those that are renamed, "st_ctime_ns" those that are written over, too, and hard links. Of
+            files at an address, which have a stamp of their own, they make no difference.
+    """
     digest = hashlib.sha256()
     root = manifest.root
     listed = root.files() if isinstance(root, Address) else {}  # one list: to ask for each file would take much longer
     for record in manifest.records:
         try:
-            stamp = listed[record.path] if isinstance(root, Address) else _stamp(root / record.path)
+            stamp = listed[record.path] if isinstance(root, Address) else _stamp(root / record.path, also)
         except (OSError, KeyError) as error:
             reason = error.strerror if isinstance(error, OSError) else os.strerror(errno.ENOENT)
             raise CustomCNNError(
@@ -228,9 +235,9 @@ def fingerprint(manifest: Manifest) -> str:
     return digest.hexdigest()
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: Path, also: Iterable[str]) -> tuple[int, ...]:
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, *(getattr(status, name) for name in also)
 
 
 def _walk(root: Path) -> tuple[list[Record], list[tuple[str, str]]]:

@@ -1,15 +1,15 @@
 """Decode every image once into one memory-mapped uint8 array, or when it is asked for; read batches from either."""
 
-import errno
+import fcntl
 import io
 import json
 import math
 import os
 import re
-import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,15 @@ import numpy as np
 import PIL
 
 from customcnn.data.manifest import Manifest, Record, fingerprint
+from customcnn.data.pack_places import CACHE, home_for, homes, make_room
 from customcnn.errors import CustomCNNError, show
+from customcnn.images.decode import DECODING
 from customcnn.images.readers import Reader, reader
 from customcnn.io import atomic
 from customcnn.io.parallel import Workers, as_seen, is_pool, parallel, worker_count
 from customcnn.io.remote_path import Address, Folder, Told, overlapped
 from customcnn.progress import Advance, Progress, silent
 
-CACHE = ".customcnn"
-"""The folder inside a data folder where its packs are kept: a name with a dot in front is never taken for a class."""
 BLOCK = 16
 """Images that a thread decodes and writes at a time: handing them out then costs next to nothing."""
 CHECKPOINT = 64 * BLOCK
@@ -142,9 +142,10 @@ def pack(
     """Decode and resize every image of a manifest, or open the pack that an earlier call left.
 
     The pack lies in `.customcnn/` inside the data folder (in the system's temporary folder, which TMPDIR names, where
-    that is read-only or an address) and is made anew when an image or the size changes. Labels, groups and parts may
-    change: all folds of a cross-validation share one pack. One that was killed at work goes on where it stopped, less
-    CHECKPOINT images at most. One that `upload` has left at the address is copied from there, and nothing is decoded.
+    that is read-only or an address) and is made anew when an image or the size changes; the older one goes, unless it
+    is in use. Labels, groups and parts may change: all folds of a cross-validation share one pack. One that was killed
+    at work goes on where it stopped, less CHECKPOINT images at most. One that `upload` has left at the address is
+    copied from there, and nothing is decoded.
 
     Args:
         manifest: what to pack, from `scan`.
@@ -159,7 +160,7 @@ def pack(
     found = _find(name, manifest)
     if found is not None:
         return found
-    home = _home(manifest)
+    home = home_for(manifest.root)
     try:
         # Another Pillow may decode to other pixels: what an older one began, it does not go on with.
         with atomic.Staging(home / name, resume={"pack": name, "pillow": PIL.__version__}) as work:
@@ -169,7 +170,9 @@ def pack(
         # Another process may have made the same pack meanwhile.
         if not (home / name / "pack.json").is_file():
             raise
-    return _open(home / name, manifest)
+    packed = _open(home / name, manifest)
+    make_room(home, name)
+    return packed
 
 
 def upload(packed: Packed, *, progress: Progress = silent) -> Address:
@@ -255,8 +258,8 @@ def find_pack(manifest: Manifest, size: tuple[int, int]) -> Packed | None:
 
 
 def _find(name: str, manifest: Manifest) -> Packed | None:
-    for folder in _homes(manifest):
-        if (folder / name / "pack.json").is_file():
+    for folder in homes(manifest.root):
+        with suppress(FileNotFoundError, NotADirectoryError):  # there is none, or another process is removing it
             return _open(folder / name, manifest)
     return None
 
@@ -264,38 +267,9 @@ def _find(name: str, manifest: Manifest) -> Packed | None:
 def _name(manifest: Manifest, size: tuple[int, int]) -> str:
     # The pixels depend on the files alone, and so does the name: not on what the manifest says of them.
     images = replace(manifest, records=tuple(Record(record.path, "") for record in manifest.records))
-    return f"pack-{size[1]}x{size[0]}-{fingerprint(images)[:16]}"
-
-
-def _homes(manifest: Manifest) -> list[Path]:
-    """Return where the packs of a folder are kept: inside it; where it is read-only or far, in the temporary folder."""
-    # By user, for others could not write there; by data folder, for two may agree in names, sizes and times of files.
-    place = atomic.sha256(os.fsencode(manifest.root.resolve()))[:16]
-    away = Path(tempfile.gettempdir()) / f"customcnn-packs-{os.getuid()}" / place
-    return [manifest.root / CACHE, away] if isinstance(manifest.root, Path) else [away]
-
-
-def _home(manifest: Manifest) -> Path:
-    """Return where a pack of a folder is made."""
-    home, *others = _homes(manifest)
-    if isinstance(manifest.root, Path):
-        if _writable(home):
-            return home
-        home = others[0]
-    home.parent.mkdir(mode=0o700, exist_ok=True)
-    return home
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        with tempfile.TemporaryFile(dir=folder if folder.is_dir() else folder.parent):
-            return True
-    except PermissionError:
-        return False
-    except OSError as error:
-        if error.errno == errno.EROFS:
-            return False
-        raise
+    paths = atomic.sha256("\0".join(record.path for record in images.records).encode("utf-8", "surrogateescape"))
+    state = atomic.sha256(f"{fingerprint(images, 'st_ctime_ns')} {DECODING}".encode())
+    return f"pack-{size[1]}x{size[0]}-{paths[:8]}-{state[:16]}"
 
 
 def _write(work: Path, manifest: Manifest, size: tuple[int, int], workers: Workers, progress: Progress) -> None:
@@ -388,6 +362,21 @@ def _write_at(file: int, offset: int, data: memoryview) -> None:
 
 
 def _open(folder: Path, manifest: Manifest) -> Packed:
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    converted = json.loads((folder / "pack.json").read_text())["converted"]
+    """Open a pack, and mark it as in use for as long as its images are.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    note = os.open(folder / "pack.json", os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(note, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with suppress(OSError):  # read-only, or another user's
+            os.utime(folder)
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        converted = json.loads((folder / "pack.json").read_text())["converted"]
+    except BaseException:
+        os.close(note)
+        raise
+    weakref.finalize(images, os.close, note)
     return Packed(images, manifest, converted, folder)

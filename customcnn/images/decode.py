@@ -4,11 +4,14 @@ import io
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from customcnn.errors import CustomCNNError, show
+from customcnn.images import exif, jpeg, libtiff
+from customcnn.images.limits import MAX_BYTES, BoundedFile, TooMuchWork
 from customcnn.io.remote_path import Folder
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # to Pillow, MPO is a kind of JPEG
@@ -20,9 +23,19 @@ MAX_PIXELS = 50_000_000
 # decoders say about a damaged file beside the error that we raise.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+libtiff.silence()
+
+DECODING = 2
+"""Raised whenever the same files come out as other pixels: what was decoded before is then decoded anew."""
 
 REDUCED = "customcnn_reduced"
 """Key of `Image.info` where Pillow gave 8 bits of a file's 16, as it does for PNGs in colour: the file's own kind."""
+
+ROTATED = "customcnn_rotated"
+"""Key of `Image.info` where an image was made upright, as its EXIF orientation asks."""
+
+TWELVE_BITS = 4095
+"""The greatest level of 12 bits: cameras write such levels into 16-bit files."""
 
 
 class BadImage(CustomCNNError):
@@ -37,7 +50,7 @@ class BadImage(CustomCNNError):
 
 
 def open_image(data: bytes, path: str | Folder) -> Image.Image:
-    """Open and fully decode one image.
+    """Open and fully decode one image, upright: its EXIF orientation is applied.
 
     Args:
         data: the file's bytes.
@@ -47,40 +60,107 @@ def open_image(data: bytes, path: str | Folder) -> Image.Image:
         The Pillow image, pixels loaded, in the file's own mode; `format` is the file's format.
 
     Raises:
-        BadImage: not an image, truncated, animated, of floating-point or 32-bit levels, or above MAX_PIXELS pixels.
+        BadImage: not an image, damaged, animated, of floating-point or 32-bit levels, above MAX_PIXELS pixels, or more
+            work than a picture is (see `customcnn.images.limits`).
     """
     if not data:
         raise BadImage(path, "an empty file")
+    if len(data) > MAX_BYTES:
+        raise BadImage(path, f"a file of more than {MAX_BYTES >> 20} MiB")
     with _as_bad_image(path):
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    load(image, path)
-    if image.format == "PNG" and data[24] == 16 and data[25] in (2, 4, 6):  # IHDR: bits, colour type
-        image.info[REDUCED] = f"16-bit {image.mode}"
+        if data.startswith(jpeg.START):
+            jpeg.examine(data)  # before Pillow unpacks it
+        image = BoundedFile(data).open(FORMATS)
+    _check(image, path)
+    with _as_bad_image(path):
+        decoded = _decoded(image, data)
+    _check_levels(decoded, path)
+    if (image.format == "PNG" and data[24] == 16 and data[25] in (2, 4, 6)) or _is_deep_tiff(image):
+        if image.format == "PNG":  # IHDR: bits, colour type
+            decoded.info[REDUCED] = f"16-bit {image.mode}"
+        _check_reduced(decoded, path)
+    return _upright(decoded)
+
+
+def _decoded(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+    """Decode what Pillow has opened; a damaged file is an error in every decoder."""
+    if data.startswith(jpeg.START) and (pixels := jpeg.decode(data)) is not None:
+        decoded = Image.fromarray(pixels)
+        decoded.format, decoded.info = image.format, image.info
+        return decoded
+    if image.format == "TIFF":
+        jpeg.check_tiff(image, data)
+    _load(image)
     return image
 
 
-def load(image: Image.Image, name: str | Folder) -> None:
-    """Decode what Pillow has opened, where it is one picture of a known range.
+def load(image: Image.Image, name: str | Folder) -> Image.Image:
+    """Decode what a program has opened or made, where it is one picture of a known range.
 
     Args:
-        image: opened; or made by a program, and decoded already.
+        image: opened or decoded by Pillow. Its pixels are loaded; otherwise it stays as it is.
         name: its name, for messages.
+
+    Returns:
+        The image, upright: itself, or a copy where its EXIF orientation asks for another.
 
     Raises:
         BadImage: as by `open_image`, or it has no pixels.
     """
+    _check(image, name)
+    with _as_bad_image(name):
+        _load(image)
+    _check_levels(image, name)
+    return _upright(image)
+
+
+def _check(image: Image.Image, name: str | Folder) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise BadImage(name, f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
     if not image.width * image.height:
         raise BadImage(name, "without pixels")
     if image.mode == "F":
         raise BadImage(name, "floating-point pixels of unknown range")
-    with _as_bad_image(name):
-        if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
-            raise BadImage(name, f"an animation or a stack of {frames} pictures")
-        image.load()
+    with _as_bad_image(name):  # whether there is a second frame, not how many: to count them may take minutes
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            raise BadImage(name, "an animation or a stack of several pictures")
+
+
+def _check_levels(image: Image.Image, name: str | Folder) -> None:
     if image.mode == "I" and not ((levels := np.asarray(image)).min() >= 0 and levels.max() <= 65535):
         raise BadImage(name, "whole numbers beyond 16 bits, of unknown range")
+
+
+def _is_deep_tiff(image: Image.Image) -> bool:
+    bits = getattr(image, "tag_v2", {}).get(258, 8)  # BitsPerSample
+    return image.mode in ("RGB", "RGBA") and max(bits if isinstance(bits, tuple) else (bits,)) > 8
+
+
+def _check_reduced(image: Image.Image, name: str | Folder) -> None:
+    """Refuse 12-bit colour in 16 bits: Pillow keeps the upper 8 bits of 16, and so four of them, nearly black."""
+    bands = zip(image.getbands(), np.atleast_2d(image.getextrema()), strict=True)
+    if 0 < max(most for band, (_, most) in bands if band != "A") <= TWELVE_BITS >> 8:
+        raise BadImage(name, "16-bit colour of which only 12 bits are used: stretch it to the full range")
+
+
+def _load(image: Image.Image) -> None:
+    # Pillow itself makes TIFFs upright, and nothing else.
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    rotated = tags.get(exif.ORIENTATION) in exif.TRANSPOSITIONS
+    image.load()
+    if rotated:
+        image.info[ROTATED] = True
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    method = exif.TRANSPOSITIONS.get(exif.orientation(exif.exif_of(image)))
+    if method is None:
+        return image
+    upright = image.transpose(method)
+    # Without the block that asks for it, so that nobody does it twice.
+    upright.info = {key: value for key, value in image.info.items() if key not in exif.BLOCKS} | {ROTATED: True}
+    upright.format = image.format
+    return upright
 
 
 @contextmanager
@@ -90,6 +170,8 @@ def _as_bad_image(name: str | Folder) -> Iterator[None]:
         yield
     except (BadImage, MemoryError):  # an image that does not fit into the memory now may be a good one
         raise
+    except TooMuchWork as error:
+        raise BadImage(name, str(error)) from None
     except Image.DecompressionBombError:
         raise BadImage(name, f"more than {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
@@ -111,17 +193,27 @@ def read_file(path: Folder) -> bytes:
     """Return the bytes of a file.
 
     Raises:
-        BadImage: it cannot be read.
+        BadImage: it cannot be read, or is larger than any image.
     """
     try:
+        if isinstance(path, Path) and path.stat().st_size > MAX_BYTES:
+            raise BadImage(path, f"a file of more than {MAX_BYTES >> 20} MiB")
         return path.read_bytes()
     except OSError as error:
         raise BadImage(path, f"unreadable ({error.strerror})") from None
 
 
 def kind(image: Image.Image) -> str:
-    """Return an image's mode as its file has it: "RGB", "L", "I;16", "16-bit RGB", ...; all but "RGB" are converted."""
-    return image.info.get(REDUCED, image.mode)
+    """Return an image's mode as its file has it: "RGB", "L", "I;16", "16-bit RGB", ...; all but "RGB" are converted.
+
+    What else is done to its pixels is said behind that: "RGB rotated by EXIF", "I;16 of 12 bits".
+    """
+    words = [image.info.get(REDUCED, image.mode)]
+    if image.mode.startswith("I") and np.asarray(image).max() <= TWELVE_BITS:
+        words.append("of 12 bits")
+    if ROTATED in image.info:
+        words.append("rotated by EXIF")
+    return " ".join(words)
 
 
 def converted_note(kinds: Mapping[str, int]) -> str:
@@ -133,7 +225,8 @@ def converted_note(kinds: Mapping[str, int]) -> str:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return the image as 8-bit RGB.
 
-    Grey becomes three equal channels; 16-bit grey keeps its full range (65,535 becomes 255); a palette is looked up;
+    Grey becomes three equal channels; 16-bit grey keeps its full range (65,535 becomes 255), or that of 12 bits where
+    none of its levels is above (4,095 becomes 255); a palette is looked up;
     transparent pixels are laid over black, the background of C-NMC's cells; CMYK is converted by Pillow.
 
     Args:
@@ -146,7 +239,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I"):
         levels = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((levels.clip(0, 65535) / 257 + 0.5).astype(np.uint8))
+        most = TWELVE_BITS if levels.max() <= TWELVE_BITS else 65535
+        image = Image.fromarray((levels.clip(0, most) / (most / 255) + 0.5).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.copy().convert("RGBA")  # of a palette with transparency, convert changes the image itself
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))

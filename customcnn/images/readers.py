@@ -1,13 +1,12 @@
 """Image files to pixels at the size of a network: by Pillow; faster, with the same bytes, where the extra `fast` is."""
 
-import io
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
-from PIL import Image
 
-from customcnn.images.decode import MAX_PIXELS, kind, open_image, read_image, resize, to_rgb
+from customcnn.images import jpeg
+from customcnn.images.decode import MAX_PIXELS, kind, open_image, read_file, read_image, resize, to_rgb
+from customcnn.images.limits import TooMuchWork
 from customcnn.io.remote_path import Folder
 
 Reader = Callable[[Folder, tuple[int, int]], tuple[np.ndarray, str]]
@@ -23,10 +22,9 @@ def reader(count: int) -> Reader:
 
 
 def is_quick() -> bool:
-    """Tell whether Numba and simplejpeg are installed."""
+    """Tell whether Numba is installed."""
     try:
         import numba  # noqa: F401
-        import simplejpeg  # noqa: F401
     except ImportError:
         return False
     return True
@@ -39,13 +37,10 @@ def read(path: Folder, size: tuple[int, int]) -> tuple[np.ndarray, str]:
 
 
 def quick_read(path: Folder, size: tuple[int, int]) -> tuple[np.ndarray, str]:
-    """Decode and resize one file: a JPEG by simplejpeg, any other by Pillow, and resize by Numba; see `Reader`."""
+    """Decode and resize one file: a JPEG without Pillow if that gives the same, and resize by Numba; see `Reader`."""
     from customcnn.images.fast_resize import resize as quick_resize
 
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return read(path, size)  # which says why
+    data = read_file(path)
     pixels = _from_jpeg(data)
     if pixels is not None:
         return quick_resize(pixels, size), "RGB"
@@ -54,28 +49,11 @@ def quick_read(path: Folder, size: tuple[int, int]) -> tuple[np.ndarray, str]:
 
 
 def _from_jpeg(data: bytes) -> np.ndarray | None:
-    """Return the pixels of a JPEG in colour, uint8 (H, W, 3); None for whatever Pillow had better look at."""
-    if not data.startswith(b"\xff\xd8\xff") or not _same_jpegs():
+    """Return the pixels of a JPEG in colour, uint8 (H, W, 3); None for whatever `open_image` had better look at."""
+    if not data.startswith(jpeg.START):
         return None
-    import simplejpeg
-
     try:
-        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
-        return simplejpeg.decode_jpeg(data) if colors == "YCbCr" and height * width <= MAX_PIXELS else None
-    except ValueError:  # damaged
+        pixels, orientation = jpeg.examine(data)
+        return jpeg.decode(data) if orientation == 1 and pixels <= MAX_PIXELS else None
+    except (ValueError, TooMuchWork):  # which `open_image` says again, and names the file
         return None
-
-
-@cache
-def _same_jpegs() -> bool:
-    """Tell whether simplejpeg and Pillow decode alike here: both carry a libjpeg of their own, of any version."""
-    import simplejpeg
-
-    pixels = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
-    for subsampling in range(3):
-        data = io.BytesIO()
-        Image.fromarray(pixels).save(data, "JPEG", quality=80, subsampling=subsampling)
-        decoded = np.asarray(open_image(data.getvalue(), "a test"))
-        if not np.array_equal(simplejpeg.decode_jpeg(data.getvalue()), decoded):
-            return False
-    return True

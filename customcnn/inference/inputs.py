@@ -36,11 +36,9 @@ def as_pixels(picture: Picture, size: tuple[int, int], read: Reader = read) -> t
     if isinstance(picture, bytes):
         image = open_image(picture, "the bytes given")
     elif isinstance(picture, np.ndarray):
-        image = _from_array(picture)
-        load(image, "the array given")
+        image = load(_from_array(picture), "the array given")
     elif isinstance(picture, Image.Image):
-        load(picture, "the Pillow image given")
-        image = picture
+        image = load(picture, "the Pillow image given")
     else:
         raise CustomCNNError(
             "An image is a file, a file's bytes, a Pillow image or an array. "

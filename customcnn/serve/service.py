@@ -1,7 +1,6 @@
 """What answers: images in bytes go in; predictions, and where wanted pictures, come out."""
 
 import asyncio
-import io
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ from customcnn.data.leakage import DRAWN
 from customcnn.errors import CustomCNNError, show
 from customcnn.explain.gradcam import GradCam
 from customcnn.images.decode import FORMATS, BadImage, kind, open_image, resize, to_rgb
+from customcnn.images.limits import BoundedFile
 from customcnn.inference.classifier import Classifier
 from customcnn.inference.decision import Prediction
 from customcnn.serve.batching import Batcher
@@ -174,7 +174,7 @@ class Service:
 
 def _is_large(data: bytes) -> bool:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with BoundedFile(data).open(FORMATS) as image:
             return image.width * image.height > LARGE_IMAGE
     except Exception:  # whatever it is, `open_image` says it
         return False

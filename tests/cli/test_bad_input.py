@@ -214,7 +214,7 @@ FILES = {
     "text": (b"These are not pixels.\n", "not an image of a known format"),
     "animated": (
         encoded(picture(1), "GIF", save_all=True, append_images=[picture(2), picture(3)]),
-        "an animation or a stack of 3 pictures",
+        "an animation or a stack of several pictures",
     ),
     "huge": (png_of(40_000, 40_000), "more than 50,000,000 pixels"),
     "float": (encoded(Image.fromarray(np.ones((SIZE, SIZE), np.float32)), "TIFF"), "floating-point pixels"),

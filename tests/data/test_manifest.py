@@ -431,6 +431,18 @@ def test_a_fingerprint_changes_with_every_image(make_folder):
     assert len(set(seen)) == 8
 
 
+def test_a_fingerprint_may_see_more_than_size_and_time(make_folder):
+    root = make_folder({"all": 2, "hem": 1})
+    for record in scan(root).records:
+        os.utime(root / record.path, (0, 0))
+    ways = ([], ["st_ino"], ["st_ctime_ns"])
+    before = [fingerprint(scan(root), *also) for also in ways]
+    for old, new in (("all/0.bmp", "aside"), ("all/1.bmp", "all/0.bmp"), ("aside", "all/1.bmp")):
+        (root / old).rename(root / new)
+    after = [fingerprint(scan(root), *also) for also in ways]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, False]
+
+
 def test_a_fingerprint_of_a_missing_image(make_folder):
     root = make_folder({"all": ["a\nb.bmp"]})
     manifest = scan(root)

@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from customcnn.cli import cli
 from customcnn.data import pack as module
 from customcnn.data.manifest import scan
 from customcnn.data.pack import CACHE, find_pack, pack, parse_size, stream
+from customcnn.data.pack_places import KEPT, Cleaned, clean
 from customcnn.errors import CustomCNNError
 from customcnn.images import readers
 from customcnn.images.decode import BadImage
@@ -192,6 +194,104 @@ def test_a_pack_is_made_anew_when_a_file_changes(make_folder, change):
     np.testing.assert_array_equal(packed.images, decoded(src, (6, 6)))
 
 
+def exchanged_files(src):
+    (src / "all/0.bmp").rename(src / "aside")
+    (src / "hem/0.bmp").rename(src / "all/0.bmp")
+    (src / "aside").rename(src / "hem/0.bmp")
+
+
+def written_over(src):
+    """As `cp -p` and archives write over a file: the same inode, and its time put back."""
+    (src / "all/0.bmp").write_bytes((src / "hem/0.bmp").read_bytes())
+    os.utime(src / "all/0.bmp", (0, 0))
+
+
+@pytest.mark.parametrize("change", [exchanged_files, written_over])
+def test_files_of_equal_size_and_time_that_change_places_are_read_anew(make_folder, change):
+    src = make_folder({"all": 3, "hem": 3})
+    for record in scan(src).records:
+        os.utime(src / record.path, (0, 0))
+    count_decoded(src, (6, 6))
+    change(src)
+    packed, number = count_decoded(src, (6, 6))
+    assert number == 6
+    np.testing.assert_array_equal(packed.images, decoded(src, (6, 6)))
+
+
+def test_a_pack_of_an_older_way_of_decoding_is_not_used(make_folder, monkeypatch):
+    src = make_folder({"all": 2, "hem": 2})
+    pack(scan(src), (5, 5))
+    monkeypatch.setattr(module, "DECODING", module.DECODING + 1)
+    assert count_decoded(src, (5, 5))[1] == 4
+
+
+# ---------------------------------------------------------------- they do not pile up
+
+
+def test_a_new_pack_takes_the_place_of_the_one_that_is_out_of_date(make_folder):
+    src = make_folder({"all": 3, "hem": 3})
+    (src / CACHE / "pack-6x6-0123456789abcdef").mkdir(parents=True)  # as older versions named them
+    (src / CACHE / "pack-6x6-0123456789abcdef" / "pack.json").write_text('{"converted": {}}')
+    other_size = pack(scan(src), (4, 4)).path
+    for _ in range(4):
+        os.utime(src / "all/0.bmp")
+        made = pack(scan(src), (6, 6)).path
+    assert packs_in(src) == sorted([made, other_size])
+
+
+def test_of_other_images_of_the_folder_a_few_packs_stay(make_folder):
+    src = make_folder({"all": 9, "hem": 9})
+    paths = []
+    for number in range(KEPT + 2):
+        (src / f"all/{number}.bmp").unlink()
+        paths.append(pack(scan(src), (6, 6)).path)
+        os.utime(paths[-1], (number, number))
+    assert packs_in(src) == sorted(paths[-KEPT:])
+    find_pack(scan(src), (6, 6))
+    assert paths[-1].stat().st_mtime > 1e9, "its last use counts, not its age"
+
+
+def test_a_pack_in_use_stays(make_folder):
+    src = make_folder({"all": 3, "hem": 3})
+    old = pack(scan(src), (6, 6))
+    replaced_file(src)
+    new = pack(scan(src), (6, 6))
+    assert packs_in(src) == sorted([old.path, new.path])
+    assert clean(src) == Cleaned(0, 0, 2)
+    del old, new
+    size = 2 * len(scan(src).records) * 6 * 6 * 3
+    removed = clean(src)
+    assert (removed.count, removed.in_use) == (2, 0) and removed.bytes > size
+    assert not (src / CACHE).exists()
+
+
+def test_what_a_kill_left_is_cleaned_too(make_folder, reading):
+    src = make_folder({"all": 15, "hem": 20})
+    with pytest.raises(Killed):
+        pack(scan(src), (5, 5), progress=killed_after)
+    assert clean(src).count == 1
+    assert not (src / CACHE).exists()
+    with pytest.raises(Killed):
+        pack(scan(src), (5, 5), progress=killed_after)
+    replaced_file(src)
+    assert packs_in(src) != [pack(scan(src), (5, 5)).path]
+    assert len(packs_in(src)) == 1, "what was begun of images that have changed since is never finished"
+
+
+def test_the_command_cleans(make_folder):
+    src = make_folder({"all": 3, "hem": 2})
+    run(src, "--size", "6")
+    run(src, "--size", "5")
+    size = sum(path.stat().st_size for path in (src / CACHE).rglob("*.*"))
+    done = run(src, "--clean")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == f"Removed 2 caches of images, {size:,} bytes\n"
+    assert not (src / CACHE).exists()
+    assert json.loads(run(src, "--clean", "--json").stdout) == {"removed": 0, "bytes": 0, "in_use": 0}
+    for words in (["--clean", "--size", "6"], ["--clean", "--upload"], []):
+        assert run(src, *words).exit_code == 2
+
+
 def test_each_size_has_a_pack_of_its_own(make_folder):
     src = make_folder({"all": 1, "hem": 1})
     for size in ((4, 5), (5, 4), (4, 4)):
@@ -281,7 +381,7 @@ def test_a_missing_image_is_named(make_folder):
 def test_a_full_disk_is_an_error_and_leaves_nothing(tiny_disk, make_folder, monkeypatch):
     src = make_folder({"all": 20, "hem": 20})
     expected = decoded(src, (20, 20))
-    monkeypatch.setattr(module, "_homes", lambda manifest: (tiny_disk / "packs", tiny_disk / "packs"))
+    monkeypatch.setattr(module, "home_for", lambda root: tiny_disk / "packs")
     with pytest.raises(OSError, match="No space left"):
         pack(scan(src), (30, 30), workers=2)  # 108,000 bytes
     assert list(tiny_disk.iterdir()) == []
@@ -540,6 +640,41 @@ def test_the_temporary_packs_are_each_users_own(make_folder, temporary):
     (home,) = temporary.iterdir()
     assert str(os.getuid()) in home.name, "another user has another folder"
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("make_theirs", ["another owner", "writable for others", "a link"])
+def test_temporary_packs_of_others_are_not_read(make_folder, temporary, make_theirs):
+    src = make_folder({"all": 2, "hem": 2})
+    with read_only(src):
+        pack(scan(src), (5, 5))
+        (home,) = temporary.iterdir()
+        (planted,) = home.rglob("images.npy")
+        np.load(planted, mmap_mode="r+")[:] = 255
+        if make_theirs == "another owner":
+            if os.geteuid():
+                pytest.skip("only root gives files away")
+            os.chown(home, 12345, 12345)
+        elif make_theirs == "writable for others":
+            home.chmod(0o777)
+        else:
+            home.rename(temporary / "elsewhere")
+            home.symlink_to(temporary / "elsewhere")
+        packed, number = count_decoded(src, (5, 5))
+        assert number == 4
+        np.testing.assert_array_equal(packed.images, decoded(src, (5, 5)))
+        assert count_decoded(src, (5, 5))[1] == 0, "the own one is found again"
+
+
+def test_temporary_packs_that_nobody_has_used_for_a_month_go(make_folder, temporary):
+    folders = [make_folder({"all": 2, "hem": 2}, name) for name in ("one", "two")]
+    with read_only(folders[0]), read_only(folders[1]):
+        old = pack(scan(folders[0]), (5, 5)).path
+        month_ago = time.time() - 31 * 24 * 3600
+        os.utime(old, (month_ago, month_ago))
+        pack(scan(folders[1]), (5, 5))
+        assert not old.exists()
+        assert len(list(temporary.rglob("images.npy"))) == 1
+        assert clean(folders[1]).count == 1
 
 
 # ---------------------------------------------------------------- the command

@@ -480,7 +480,7 @@ def spoilt(cells) -> dict[str, str]:
         "all/empty.bmp": "an empty file",
         "all/half.bmp": half.value.reason,
         "hem/huge.bmp": "more than 50,000,000 pixels",
-        "hem/moving.gif": "an animation or a stack of 2 pictures",
+        "hem/moving.gif": "an animation or a stack of several pictures",
         "hem/text.png": "not an image of a known format",
     }
 

@@ -24,6 +24,7 @@ from customcnn.images.decode import (
     decode,
     encode,
     foreground,
+    kind,
     lossless_format,
     open_image,
     read_image,
@@ -202,7 +203,7 @@ def test_what_is_not_an_image_is_refused_whatever_its_name(data):
 def test_an_animation_is_refused(format):
     frames = [RGB, RGB.transpose(Image.Transpose.ROTATE_180), Image.new("RGB", RGB.size)]
     assert reason_of(file(frames[0], format, save_all=True, append_images=frames[1:])) == (
-        "an animation or a stack of 3 pictures"
+        "an animation or a stack of several pictures"
     )
 
 
@@ -215,7 +216,7 @@ def test_floating_point_pixels_are_refused(format):
 def test_the_first_picture_of_a_jpeg_with_a_preview_is_read():
     data = file(RGB, "MPO", save_all=True, append_images=[Image.new("RGB", RGB.size)])
     image = open_image(data, "x.jpg")
-    assert (image.format, image.n_frames, image.size) == ("MPO", 2, RGB.size)
+    assert (image.format, image.size) == ("MPO", RGB.size)
     assert np.asarray(image).std() > 0
 
 
@@ -512,8 +513,80 @@ def test_a_picture_that_is_all_border_has_a_foreground_too(size):
     assert not foreground(Image.new("RGB", size, (9, 9, 9))).any()
 
 
-def test_pixels_are_taken_as_they_are_stored():
-    # A mark that says "turn me" is not followed, here as in Keras and TensorFlow.
-    mark = Image.Exif()
-    mark[0x0112] = 6
-    assert np.asarray(open_image(file(RGB, "PNG", exif=mark), "x")).shape == (17, 23, 3)
+# ---------------------------------------------------------------- damaged, and still decoded by Pillow
+
+
+def most_missing(**options: object) -> bytes:
+    """A JPEG of which the last 70 % are missing but for the end marker."""
+    noise = Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).convert(options.pop("mode", "RGB"))
+    data = file(noise, "JPEG", **options)
+    return data[: int(0.3 * len(data))] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}, {"keep_rgb": True}])
+def test_a_jpeg_that_libjpeg_warns_of_is_damaged(options):
+    data = most_missing(**options)
+    Image.open(io.BytesIO(data)).load()  # Pillow alone says nothing
+    assert reason_of(data).startswith("damaged (")
+
+
+def test_a_jpeg_with_flipped_bits_is_damaged():
+    data = bytearray(file(Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "JPEG"))
+    data[len(data) // 2 : len(data) // 2 + 2] = b"\xff\xd3"  # a restart marker where none belongs
+    assert reason_of(bytes(data)).startswith("damaged (")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("options", [{}, {"strip_size": 64 * 16 * 3}])
+def test_a_damaged_jpeg_in_a_tiff_is_damaged(mode, options):
+    noise = Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).convert(mode)
+    data = bytearray(file(noise, "TIFF", compression="jpeg", **options))
+    assert open_image(bytes(data), "x").mode == mode
+    tags = Image.open(io.BytesIO(data)).tag_v2
+    middle = tags[273][-1] + tags[279][-1] - 200  # in the last strip
+    data[middle : middle + 4] = b"\0\0\xff\xd9"
+    Image.open(io.BytesIO(data)).load()
+    assert reason_of(bytes(data)).startswith("damaged (")
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "jpeg"])
+def test_libtiff_writes_nothing_to_the_terminal(compression, capfd):
+    noise = Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = bytearray(file(noise, "TIFF", compression=compression))
+    data[8:2000] = bytes(range(83)) * 24
+    with pytest.raises(OSError):
+        Image.open(io.BytesIO(data)).load()
+    assert reason_of(bytes(data)).startswith("damaged (")
+    assert capfd.readouterr() == ("", "")
+
+
+# ---------------------------------------------------------------- twelve bits in sixteen
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_twelve_bit_grey_in_sixteen_bits_keeps_its_full_range(format):
+    image = Image.fromarray(np.array([[0, 8, 9, 16, 2048, 4087, 4095]], np.uint16))
+    assert rgb(file(image, format)) == grey(0, 0, 1, 1, 128, 255, 255)  # 4,095 = 255 * 16.06
+    assert kind(open_image(file(image, format), "x")) == "I;16 of 12 bits"
+    brighter = Image.fromarray(np.array([[0, 4096]], np.uint16))
+    assert rgb(file(brighter, format)) == grey(0, 16)
+    assert kind(open_image(file(brighter, format), "x")) == "I;16"
+
+
+def deep_color(*levels: int, bits: str = ">u2") -> bytes:
+    """A PNG of 16-bit colour, one row."""
+    row = b"\0" + np.repeat(np.array(levels, bits), 3).tobytes()
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", len(levels), 1, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+
+
+def test_twelve_bit_colour_in_sixteen_bits_is_refused_for_pillow_keeps_four_bits_of_it():
+    assert (
+        reason_of(deep_color(0, 4095)) == "16-bit colour of which only 12 bits are used: stretch it to the full range"
+    )
+    assert rgb(deep_color(0, 65535)) == grey(0, 255)
+    assert rgb(deep_color(0, 0)) == grey(0, 0)

@@ -10,12 +10,11 @@ from PIL import Image
 
 from customcnn.data.manifest import scan
 from customcnn.data.pack import pack, stream
-from customcnn.images import readers
+from customcnn.images import jpeg, readers
 from customcnn.images.decode import BadImage
 from customcnn.images.readers import quick_read, read, reader
 
 resample = pytest.importorskip("customcnn.images.fast_resize", reason="Numba is not installed")
-pytest.importorskip("simplejpeg")
 
 edges = st.integers(1, 90)
 
@@ -97,9 +96,9 @@ def test_every_kind_of_file(tmp_path, name, size):
 def test_simplejpeg_is_used(monkeypatch, tmp_path):
     import simplejpeg
 
-    assert readers._same_jpegs()
+    assert jpeg._same_jpegs()
     Image.fromarray(picture(40, 50)).save(tmp_path / "a.jpg")
-    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda data: np.full((40, 50, 3), 7, np.uint8))
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda data, *_: np.full((40, 50, 3), 7, np.uint8))
     assert np.unique(quick_read(tmp_path / "a.jpg", (20, 20))[0]).tolist() == [7]
 
 
@@ -108,14 +107,14 @@ def test_a_simplejpeg_that_decodes_otherwise_is_not_used(monkeypatch, tmp_path):
 
     Image.fromarray(picture(40, 50)).save(tmp_path / "a.jpg")
     decode = simplejpeg.decode_jpeg
-    readers._same_jpegs.cache_clear()
-    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda data: decode(data) ^ 1)
+    jpeg._same_jpegs.cache_clear()
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda data, *_: decode(data) ^ 1)
     try:
         np.testing.assert_array_equal(
             quick_read(tmp_path / "a.jpg", (20, 20))[0], read(tmp_path / "a.jpg", (20, 20))[0]
         )
     finally:
-        readers._same_jpegs.cache_clear()
+        jpeg._same_jpegs.cache_clear()
 
 
 @pytest.mark.parametrize("kept", [0, 3, 200, 0.5, 0.9])
