@@ -2,6 +2,7 @@
 
 import io
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,12 @@ PIXELS = np.zeros((16, 32, 3), np.uint8)
 PIXELS[:8, :8] = 255  # a white mark in the upper left corner
 # Orientation to where the mark is when the image is shown: what the EXIF standard calls the 0th row and column.
 SHOWN = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}
-FORMATS = {"jpg": {"quality": 100, "subsampling": 0}, "png": {}, "webp": {"lossless": True}, "tif": {}}
+FORMATS: dict[str, dict[str, Any]] = {
+    "jpg": {"quality": 100, "subsampling": 0},
+    "png": {},
+    "webp": {"lossless": True},
+    "tif": {},
+}
 
 
 def exif(orientation: int) -> Image.Exif:
