@@ -4,12 +4,12 @@ import dataclasses
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from customcnn.data.leakage import DRAWN
-from customcnn.data.manifest import GROUP_PATTERNS, Manifest, require_classes, scan, with_group_pattern
+from customcnn.data.manifest import Manifest, require_classes, scan, with_group_pattern, with_known_groups
 from customcnn.data.split import WAYS, check_files, shares, split_by_group, split_by_image
 from customcnn.errors import CustomCNNError, show
 from customcnn.inference.classifier import Classifier
@@ -94,7 +94,8 @@ def fit(
     chosen = _recipe(recipe, model, settings if seed is None else {**settings, "seed": seed})
     run = RunDir(Path("runs") / chosen.model if out is None else Path(out))
     progress = bars() if verbose else silent
-    data = with_known_groups(scan(Path(folder)), group_pattern)
+    data = scan(Path(folder))
+    data = with_known_groups(data) if group_pattern is None else with_group_pattern(data, group_pattern)
     found: list[str] = []
     if not data.parts:
         data = _split(data, ratio, by, chosen.seed, workers, progress)
@@ -113,22 +114,6 @@ def _recipe(path: str | Path | None, model: str | None, settings: dict[str, obje
     file = None if path is None else Path(path)
     named = model or (read_recipe(file).get("model") if file else None) or MODEL
     return parse_recipe(settings, "customcnn.fit", load_recipe(file, {"model": named}))
-
-
-def with_known_groups(data: Manifest, pattern: str | None) -> Manifest:
-    """Give images their groups: by a pattern, or as they have them, or by a pattern of `GROUP_PATTERNS` that fits all.
-
-    Raises:
-        CustomCNNError: as by `with_group_pattern`, for the pattern that is given.
-    """
-    if pattern is not None:
-        return with_group_pattern(data, pattern)
-    if data.groups_known:
-        return data
-    for name in GROUP_PATTERNS:
-        with suppress(CustomCNNError):
-            return with_group_pattern(data, name)
-    return data
 
 
 def _split(

@@ -7,6 +7,10 @@ LOST = "The processes of a job stay together."
 """How the error of a process begins that has lost another one."""
 
 
+NAMED = 5
+"""How many of a list an error names: a terminal shows them together with the way out."""
+
+
 class CustomCNNError(Exception):
     """A rule was broken by the input: the message is one line with the rule, what was received and the way out."""
 
@@ -23,8 +27,14 @@ def printable(text: object) -> str:
 
 
 def show_all(names: Iterable[str | PathLike[str]]) -> str:
-    """Return every name as by `show`, separated by commas: an error about files names them all."""
-    return ", ".join(show(name) for name in names)
+    """Return names as by `show`, separated by commas: five at most, and how many more, so that the way out is seen."""
+    return listed([show(name) for name in names])
+
+
+def listed(items: Sequence[str]) -> str:
+    """Return texts separated by commas: five at most, and how many more there are."""
+    more = len(items) - NAMED
+    return ", ".join(items[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def require(part: object, prefix: str, rules: Mapping[str, tuple[bool, str]]) -> None:

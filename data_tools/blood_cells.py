@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from customcnn.data.manifest import MANIFEST, Manifest, Record, read_rows, require_classes, scan
+from customcnn.data.names import find_below
 from customcnn.data.split import leakages, shares, split_by_group
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.io import atomic
@@ -71,7 +72,7 @@ def read_release(root: Path) -> Release:
     """
     if not root.is_dir():
         raise CustomCNNError(f"The release is a folder. Received: {show(root)}, which is not one.")
-    folders = {part: sorted(path for path in root.rglob(part) if path.is_dir()) for part in ("TRAIN", "TEST")}
+    folders = {part: sorted(path for path in find_below(root, part) if path.is_dir()) for part in ("TRAIN", "TEST")}
     for part, found in folders.items():
         if len(found) > 1:
             raise CustomCNNError(f"The release has one folder {part}. Received: {show_all(found)}. Give one of them.")
@@ -84,7 +85,7 @@ def read_release(root: Path) -> Release:
         for folder in found:
             cells += _class_folders(folder, part)
     cells = cells or _class_folders(root, "")
-    return Release(tuple(cells), sum(path.is_file() for path in root.rglob(ORIGINALS)))
+    return Release(tuple(cells), sum(path.is_file() for path in find_below(root, ORIGINALS)))
 
 
 def _class_folders(folder: Path, part: str) -> list[Cell]:

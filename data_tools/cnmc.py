@@ -22,7 +22,9 @@ from pathlib import Path, PurePosixPath
 
 import click
 
-from customcnn.data.manifest import GROUP_PATTERNS, MANIFEST, Manifest, Record, read_rows
+from customcnn.data.groups import GROUP_PATTERNS
+from customcnn.data.manifest import MANIFEST, Manifest, Record, read_rows
+from customcnn.data.names import find_below
 from customcnn.data.synthetic import draw_files
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.io import atomic
@@ -65,7 +67,7 @@ def read_release(root: Path) -> list[Cell]:
     if not root.is_dir():
         raise CustomCNNError(f"The release is a folder. Received: {show(root)}, which is not one.")
     cells = []
-    for path in root.rglob("*.bmp"):
+    for path in find_below(root, "*.bmp"):
         fold, label = path.parent.parent.name, path.parent.name
         if re.fullmatch(r"fold_\d", fold) and label in LABEL_NUMBERS:
             cells.append(Cell(path, fold, label, subject_of(path.name), path.name))
@@ -76,31 +78,36 @@ def read_release(root: Path) -> list[Cell]:
             f"The release has folders fold_0, fold_1, fold_2 with all and hem in them. Received: {show(root)} without. "
             "Unpack C-NMC_training_data there."
         )
-    for table in sorted(root.rglob(LABELS_CSV)):
+    for table in sorted(find_below(root, LABELS_CSV)):
         cells += _read_prelim(root, table)
-    drawn = any(root.rglob(DRAWN_MARK))
+    drawn = any(find_below(root, DRAWN_MARK))
     return sorted((replace(cell, drawn=drawn) for cell in cells), key=lambda cell: (cell.fold, cell.label, cell.name))
 
 
 def _read_prelim(root: Path, table: Path) -> list[Cell]:
-    folders = [path for path in root.rglob(PRELIM) if path.is_dir()]
+    folders = [path for path in find_below(root, PRELIM) if path.is_dir()]
     if len(folders) != 1:
         raise CustomCNNError(
             f"The labels CSV belongs to one folder {PRELIM}. Received: {len(folders)} such folders in {show(root)}."
         )
     cells = []
     for row in read_rows(table, LABELS_COLUMNS):
-        name = row["Patient_ID"]
+        name = file_name(row["Patient_ID"])
         label = name.rsplit("_", 1)[-1].removesuffix(".bmp")
-        if LABEL_NUMBERS.get(label) != row["labels"]:
+        if LABEL_NUMBERS.get(label) != row["labels"].strip():
             raise CustomCNNError(
                 f"In the labels CSV 1 is all and 0 is hem. Received: {show(name)} with {show(row['labels'])}."
             )
-        cells.append(Cell(folders[0] / row["new_names"], "prelim", label, subject_of(name), name))
+        cells.append(Cell(folders[0] / file_name(row["new_names"]), "prelim", label, subject_of(name), name))
     missing = [cell.path.name for cell in cells if not cell.path.is_file()]
     if missing:
         raise CustomCNNError(f"Every row of the labels CSV has its image. Received: none for {show_all(missing)}.")
     return cells
+
+
+def file_name(path: str) -> str:
+    """Return the name at the end of a path of this or another system."""
+    return path.replace("\\", "/").rpartition("/")[2].strip()
 
 
 def subject_of(name: str) -> str:

@@ -44,10 +44,9 @@ def _present(manifest: Manifest, path: Path, skip_bad: bool) -> Manifest:
     if not missing:
         return manifest
     if not skip_bad or len(missing) == len(manifest.records):
-        more = ", ..." if len(missing) > 5 else ""
         raise CustomCNNError(
             f"The images of a manifest lie beside it, under the paths that it lists. Received: {show(path)}, where "
-            f"{len(missing):,} of {len(manifest.records):,} are missing: {show_all(missing[:5])}{more}. "
+            f"{len(missing):,} of {len(manifest.records):,} are missing: {show_all(missing)}. "
             "Put it back into its folder, or use --skip-bad."
         )
     gone = set(missing)

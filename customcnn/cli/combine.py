@@ -41,7 +41,7 @@ def pretrain(
     Example: customcnn pretrain augmented --model proposed --out runs/start
              customcnn train augmented --model proposed --weights runs/start
     """
-    from customcnn.data.manifest import scan
+    from customcnn.data.manifest import scan, with_known_groups
     from customcnn.recipe.recipe import parse_settings
     from customcnn.runs.run_dir import RunDir
     from customcnn.training.autoencoder import autoencoder_recipe
@@ -55,7 +55,7 @@ def pretrain(
     if resume and run.exists():
         recipe = autoencoder_recipe(given, run.read_recipe())
     result = run_pretraining(
-        scan(data),
+        with_known_groups(scan(data)),
         run,
         recipe,
         resume=resume,

@@ -115,7 +115,9 @@ def download(name: str, dst: Path | None, as_json: bool, replace: bool) -> None:
 @click.option("--test", type=float, help="Share of a test part.  [default: none, or what --ratio and --val leave]")
 @click.option("--seed", default=120, show_default=True, help="The same seed gives the same split.")
 @click.option(
-    "--by", type=click.Choice(["image", "group"]), default="image", show_default=True, help="What is kept whole."
+    "--by",
+    type=click.Choice(["image", "group"]),
+    help="What is kept whole.  [default: group with --group-pattern or --groups, else image]",
 )
 @pattern_option
 @groups_option
@@ -133,7 +135,7 @@ def split(
     val: float | None,
     test: float | None,
     seed: int,
-    by: str,
+    by: str | None,
     group_pattern: str | None,
     groups: Path | None,
     link: str | None,
@@ -147,10 +149,12 @@ def split(
 
     By image, each class is shuffled and the first int(ratio * n) images train, as in the report. By group, all
     images of a group (a subject, an original photograph) stay in one part: only then a score holds for new ones.
+    Giving groups means by group, unless --by image is given too. Groups that are known from a manifest.csv or from
+    names like those of C-NMC alone do not: the split is by image, with a warning.
     SRC and DST may be addresses such as s3://bucket/cells.
 
     \b
-    Example: customcnn split cells parts --by group --group-pattern cnmc
+    Example: customcnn split cells parts --group-pattern cnmc
     """
     from customcnn.data.split import shares, split_folder
 
@@ -161,7 +165,7 @@ def split(
             manifest,
             dst,
             parts,
-            by=by,
+            by=by or ("group" if group_pattern or groups else "image"),
             seed=seed,
             link=link or "copy",
             replace_dst=replace,
@@ -191,6 +195,9 @@ def split(
     help="The square's middle.",
 )
 @click.option("--check/--no-check", default=True, show_default=True, help="Refuse to cut foreground away.")
+@click.option(
+    "--max-cut", default=0.05, show_default=True, metavar="SHARE", help="Of an image's foreground: so much may be cut."
+)
 @json_option
 @replace_option
 @skip_bad_option
@@ -202,6 +209,7 @@ def crop(
     size: int,
     about: str,
     check: bool,
+    max_cut: float,
     as_json: bool,
     replace: bool,
     skip_bad: bool,
@@ -210,15 +218,16 @@ def crop(
 ) -> None:
     """Crop every image in SRC to a square in DST.
 
-    About its centre, without loss and in the same format. Or about its largest stained nucleus: then the background is
-    made evenly white, the square may pass the edges, and PNG is written. SRC and DST may be addresses such as
-    s3://bucket/parts.
+    About its centre, without loss and in the same format: what is cut is background, judged by each image's border.
+    Images that lose some foreground are named, and refused where that is more than --max-cut. Or about its largest
+    stained nucleus: then the background is made evenly white, the square may pass the edges, and PNG is written. SRC
+    and DST may be addresses such as s3://bucket/parts.
 
     \b
     Example: customcnn crop parts cropped --size 400
              customcnn crop blood cells --about nucleus --size 128
     """
-    from customcnn.data.crop import crop_folder
+    from customcnn.data.crop import crop_folder, cut_text
 
     manifest = read_data(src)
     with spread(on, workers, [src], [dst]) as pool:
@@ -228,6 +237,7 @@ def crop(
             size,
             about=about,
             check=check,
+            max_cut=max_cut,
             replace_dst=replace,
             skip_bad=skip_bad,
             workers=pool,
@@ -236,7 +246,11 @@ def crop(
     say_skipped(result.skipped)
     if result.reformatted and about == "centre":
         say(f"Note: {result.reformatted:,} images are now PNG: their own format cannot be saved again without loss.")
-    show_folder(result.manifest, as_json, skipped=result.skipped, reformatted=result.reformatted)
+    if result.cut:
+        images = f"{len(result.cut):,} image{'s' * (len(result.cut) != 1)}"
+        say(f"Note: some foreground was cut away from {images}: {cut_text(result.cut)}.")
+    cut = [{"path": path, "share": share} for path, share in result.cut]
+    show_folder(result.manifest, as_json, skipped=result.skipped, reformatted=result.reformatted, cut=cut)
 
 
 @click.command()
@@ -404,13 +418,13 @@ def read_data(
 
 
 def with_groups(manifest: "Manifest", group_pattern: str | None, groups: Path | None) -> "Manifest":
-    """Give the images the groups that --group-pattern or --groups names; without either, they keep what they have."""
-    from customcnn.data.manifest import with_group_file, with_group_pattern
+    """Give the images the groups that --group-pattern or --groups names; without either, those that are known."""
+    from customcnn.data.manifest import with_group_file, with_group_pattern, with_known_groups
 
     _require_one(group_pattern, groups)
     if group_pattern:
         return with_group_pattern(manifest, group_pattern)
-    return with_group_file(manifest, groups) if groups else manifest
+    return with_group_file(manifest, groups) if groups else with_known_groups(manifest)
 
 
 def _require_one(group_pattern: str | None, groups: Path | None) -> None:

@@ -154,7 +154,7 @@ def train(
     """
     from customcnn.backend.data_parallel import parse_devices
     from customcnn.backend.rank import find_rank
-    from customcnn.data.manifest import scan
+    from customcnn.data.manifest import scan, with_known_groups
     from customcnn.recipe.recipe import load_recipe, parse_settings
     from customcnn.runs.run_dir import RunDir
     from customcnn.training.train import train as run_training
@@ -168,7 +168,7 @@ def train(
     if resume and run.exists():
         chosen = load_recipe(recipe, given, run.read_recipe())
     result = run_training(
-        scan(data),
+        with_known_groups(scan(data)),
         run,
         chosen,
         resume=resume,

@@ -223,14 +223,14 @@ def tune(
     Example: customcnn tune parts --recipe experiments/small-cnn/grid.toml --out runs/grid
              customcnn tune parts --recipe search.toml --method bayes --trials 30
     """
-    from customcnn.data.manifest import scan
+    from customcnn.data.manifest import scan, with_known_groups
     from customcnn.model_selection.tune import series
     from customcnn.model_selection.tune import tune as run_search
 
     refuse_both(resume, replace)
     out = out or Path("runs") / "tune"
     begun = (series(out).settings() if resume else None) or {}
-    images, space = scan(data), _space(recipe, given(settings, options), begun)
+    images, space = with_known_groups(scan(data)), _space(recipe, given(settings, options), begun)
     with spreading(on, cpus, gpus, data, out) as (spread, tell):
         result = run_search(
             images,

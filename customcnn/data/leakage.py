@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+from customcnn.data.groups import group_key
 from customcnn.data.manifest import Manifest, Record
 
 DRAWN = "Drawn cells, not patients: this score says nothing about leukemia."
@@ -58,14 +59,15 @@ def find_leakage(train: Iterable[Record], other: Iterable[Record], part: str) ->
     """
     train, other = list(train), list(other)
     known = all(record.group for record in train) and all(record.group for record in other)
-    shared = {r.group for r in train if r.group} & {r.group for r in other if r.group}
+    # Two tables may spell one subject differently.
+    shared = {group_key(r.group) for r in train if r.group} & {group_key(r.group) for r in other if r.group}
     hashes = {record.sha256 for record in train if record.sha256}
     return Leakage(
         part=part,
         images=len(other),
         groups_known=known,
         shared_groups=len(shared),
-        images_in_shared_groups=sum(record.group in shared for record in other),
+        images_in_shared_groups=sum(group_key(record.group) in shared for record in other),
         identical_files=sum(record.sha256 in hashes for record in other),
     )
 

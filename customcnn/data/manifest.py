@@ -8,24 +8,28 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.data.groups import GROUP_PATTERNS, read_groups, unify
+from customcnn.data.masks import find_masks
+from customcnn.data.names import PARTS, composed, holds_splits, is_litter, split_of, without_split
+from customcnn.data.tables import read_rows as read_rows
+from customcnn.data.tables import rows as csv_rows
+from customcnn.errors import CustomCNNError, listed, show, show_all
 from customcnn.images.decode import SUFFIXES
 from customcnn.io.atomic import MARK, write_bytes
 from customcnn.io.remote_path import Address, Folder, parse_folder
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "label", "group", "split", "sha256")
-PARTS = ("train", "validation", "test")
-LITTER = ("thumbs.db", "desktop.ini")  # left in folders by file browsers; names that begin with a dot are litter too
+
+NESTED = "a folder inside a class folder"
+BESIDE_SPLITS = "a folder beside those of the splits"
 
 _NOTHING: Mapping[str, str] = {}  # one for all records: an empty dictionary each would be a fifth of their memory
-
-GROUP_PATTERNS = {"cnmc": r"(?:^|/)UID_(H?\d+)_\d+_\d+_(?:all|hem)\b"}
-"""Patterns by name. `cnmc`: the subject in `UID_<subject>_<image>_<cell>_<class>.bmp`, as in C-NMC 2019."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +121,11 @@ def read_manifest(path: Folder) -> Manifest:
             row["path"],
             sys.intern(row["label"]),
             sys.intern(row["group"]),
-            sys.intern(row["split"]),
+            sys.intern(split_of(row["split"]) or row["split"]),
             row["sha256"],
             {column: value for column, value in row.items() if column not in COLUMNS} or _NOTHING,
         )
-        for row in _rows(path, COLUMNS)
+        for row in csv_rows(path, COLUMNS)
     ]
     twice = [name for name, count in Counter(r.path for r in records).items() if count > 1]
     if twice:
@@ -129,45 +133,17 @@ def read_manifest(path: Folder) -> Manifest:
     return Manifest(path.parent, tuple(sorted(records, key=lambda r: r.path)))
 
 
-def read_rows(path: Folder, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a CSV with a header into one dictionary a row.
-
-    Args:
-        path: the file, UTF-8, with or without a byte order mark.
-        columns: the columns that must be there.
-
-    Raises:
-        CustomCNNError: the file is missing, is not a CSV, or lacks a column.
-    """
-    return list(_rows(path, columns))
-
-
-def _rows(path: Folder, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    try:
-        # No newline is the end of a line but keeps its bytes: carriage returns inside names must not become newlines.
-        file = io.BytesIO(path.read_bytes()) if isinstance(path, Address) else path.open("rb")
-        with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-            reader = csv.DictReader(text, strict=True)
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
-            if missing:
-                raise CustomCNNError(
-                    f"The columns {', '.join(columns)} are needed. Received: {show(path)} without {', '.join(missing)}."
-                )
-            for row in reader:
-                yield {k: v or "" for k, v in row.items() if k is not None}
-    except (OSError, csv.Error) as error:
-        raise CustomCNNError(f"A CSV file is readable text. Received: {show(path)} ({error}).") from None
-
-
 def scan(root: Folder | str, *, skip_bad: bool = False) -> Manifest:
     """List the images of a folder of class folders, or of train/validation/test folders of class folders.
 
-    Where the folder holds a manifest.csv, groups, splits, hashes and further columns come from it. Files are not opened
-    here: whether each is an image shows when it is decoded.
+    Folders of splits may have other names, see `customcnn.data.names.SPLIT_NAMES`. Where the folder holds a
+    manifest.csv, groups, splits, hashes and further columns come from it. Files are not opened here, but for those that
+    may be masks, see `find_masks`: whether each is an image shows when it is decoded.
 
     Args:
         root: the folder: a path, or an address such as s3://bucket/cells.
-        skip_bad: leave out what does not belong (stray files, nested folders, rows without a file) instead of failing.
+        skip_bad: leave out what does not belong (stray files, nested folders, rows without a file, masks) instead of
+            failing.
 
     Returns:
         The manifest, sorted by path.
@@ -191,6 +167,11 @@ def scan(root: Folder | str, *, skip_bad: bool = False) -> Manifest:
     if MANIFEST in names if names is not None else (root / MANIFEST).is_file():
         files, unlisted = _join(files, read_manifest(root / MANIFEST))
         bad += unlisted
+    else:  # what a manifest lists has been looked at
+        files.sort(key=lambda r: r.path)
+        masks = dict(find_masks(root, [file.path for file in files]))
+        files = [file for file in files if file.path not in masks]
+        bad += masks.items()
     if bad and not skip_bad:
         raise bad_files(bad)
     if not files:
@@ -201,12 +182,14 @@ def scan(root: Folder | str, *, skip_bad: bool = False) -> Manifest:
     return Manifest(root, tuple(sorted(files, key=lambda r: r.path)), tuple(sorted(bad)))
 
 
-def bad_files(bad: Iterable[tuple[str, str]]) -> CustomCNNError:
-    """Return the error that names every file that cannot be used, each with its reason."""
+def bad_files(bad: Collection[tuple[str, str]]) -> CustomCNNError:
+    """Return the error that names files that cannot be used, each with its reason."""
     named = [f"{show(path)} ({reason})" for path, reason in sorted(bad)]
+    nested = any(reason == NESTED for _, reason in bad)
     return CustomCNNError(
         "Class folders hold images and nothing else. "
-        f"Received: {', '.join(named)}. Remove {'it' if len(named) == 1 else 'them'} or use --skip-bad."
+        f"Received: {listed(named)}. Remove {'it' if len(named) == 1 else 'them'} or use --skip-bad."
+        f"{' Folders of splits are named train, validation (or val) and test.' * nested}"
     )
 
 
@@ -243,12 +226,15 @@ def _stamp(path: Path, also: Iterable[str]) -> tuple[int, ...]:
 def _walk(root: Path) -> tuple[list[Record], list[tuple[str, str]]]:
     folders, bad = _folders(root, "a file beside the class folders")
     files: list[Record] = []
-    if folders and all(folder.name in PARTS for folder in folders):
+    if holds_splits([folder.name for folder in folders]):
         for part in folders:
+            if not (split := split_of(part.name)):
+                bad.append((part.name, BESIDE_SPLITS))
+                continue
             class_folders, stray = _folders(part, "a file beside the class folders")
             bad += [(f"{part.name}/{name}", reason) for name, reason in stray]
             for folder in class_folders:
-                _class_folder(folder, f"{part.name}/{folder.name}", part.name, files, bad)
+                _class_folder(folder, f"{part.name}/{folder.name}", split, files, bad)
     else:
         for folder in folders:
             _class_folder(folder, folder.name, "", files, bad)
@@ -256,22 +242,22 @@ def _walk(root: Path) -> tuple[list[Record], list[tuple[str, str]]]:
 
 
 def _folders(root: Path, reason: str) -> tuple[list[Path], list[tuple[str, str]]]:
-    entries = [entry for entry in sorted(root.iterdir()) if not _is_litter(entry) and entry.name != MANIFEST]
+    entries = [entry for entry in sorted(root.iterdir()) if not is_litter(entry.name) and entry.name != MANIFEST]
     return [e for e in entries if e.is_dir()], [(e.name, reason) for e in entries if not e.is_dir()]
 
 
 def _class_folder(folder: Path, prefix: str, split: str, files: list[Record], bad: list[tuple[str, str]]) -> None:
-    label, empty = folder.name, True
+    label, empty = composed(folder.name), True
     with os.scandir(folder) as entries:
         for entry in entries:
-            if _is_litter(entry):
+            if is_litter(entry.name):
                 continue
             empty = False
             name = f"{prefix}/{entry.name}"
             # What a link leads to is asked of the path: the entry would raise an error for one that leads in a circle.
             place = Path(entry) if entry.is_symlink() else entry
             if place.is_dir():
-                bad.append((name, "a folder inside a class folder"))
+                bad.append((name, NESTED))
             elif os.path.splitext(entry.name)[1].lower() not in SUFFIXES:
                 bad.append((name, "not an image by its name"))
             elif not place.is_file():  # to open a pipe would wait for ever
@@ -284,45 +270,52 @@ def _class_folder(folder: Path, prefix: str, split: str, files: list[Record], ba
 
 def _walk_names(names: Iterable[str]) -> tuple[list[Record], list[tuple[str, str]]]:
     """Do the same for a folder at an address, by the paths of all its files."""
-    split = [parts for name in names if not any(map(_is_litter_name, parts := name.split("/")))]
-    parts_only = {parts[0] for parts in split if len(parts) > 1}
-    depth = 2 if parts_only and parts_only <= {*PARTS} else 1
+    split = [parts for name in names if not any(map(is_litter, parts := name.split("/")))]
+    depth = 2 if holds_splits({parts[0] for parts in split if len(parts) > 1}) else 1
     files: list[Record] = []
     bad: dict[str, str] = {}
     for parts in split:
         name = "/".join(parts)
         if name == MANIFEST:
             continue
-        if len(parts) <= depth:
+        if depth == 2 and len(parts) > 1 and not split_of(parts[0]):
+            bad[parts[0]] = BESIDE_SPLITS
+        elif len(parts) <= depth:
             bad[name] = "a file beside the class folders"
         elif len(parts) > depth + 1:
-            bad["/".join(parts[: depth + 1])] = "a folder inside a class folder"
+            bad["/".join(parts[: depth + 1])] = NESTED
         elif os.path.splitext(name)[1].lower() not in SUFFIXES:
             bad[name] = "not an image by its name"
         else:
-            files.append(Record(name, sys.intern(parts[-2]), split=sys.intern(parts[0]) if depth == 2 else ""))
+            files.append(Record(name, sys.intern(composed(parts[-2])), split=split_of(parts[0]) if depth == 2 else ""))
     return files, [*bad.items()]
-
-
-def _is_litter(entry: Path | os.DirEntry[str]) -> bool:
-    return _is_litter_name(entry.name)
-
-
-def _is_litter_name(name: str) -> bool:
-    return name.startswith(".") or name.lower() in LITTER
 
 
 def _join(files: list[Record], listed: Manifest) -> tuple[list[Record], list[tuple[str, str]]]:
     rows = {record.path: record for record in listed.records}
+    unknown = [file for file in files if file.path not in rows]
+    if unknown:  # a Mac has unpacked the folder, or packed it: names that look the same may differ
+        spelled = {composed(path): path for path in rows.keys() - {file.path for file in files}}
+        for file in unknown:
+            if old := spelled.pop(composed(file.path), ""):
+                rows[file.path] = replace(rows.pop(old), path=file.path)
     bad = [(file.path, "not listed in manifest.csv") for file in files if file.path not in rows]
     bad += [(path, "listed in manifest.csv, but missing") for path in rows.keys() - {file.path for file in files}]
-    found = [(file, rows[file.path]) for file in files if file.path in rows]
-    bad += [
-        (file.path, f"in the folder of {show(_place(file))}, but {show(_place(row))} in manifest.csv")
-        for file, row in found
-        if (file.label, file.split) != (row.label, row.split)
-    ]
-    return [row for file, row in found if (file.label, file.split) == (row.label, row.split)], bad
+    found: list[Record] = []
+    for file in files:
+        if file.path not in rows:
+            continue
+        row = rows[file.path]
+        if not row.label.isascii():
+            row = replace(row, label=sys.intern(composed(row.label)))
+        if (file.label, file.split) == (row.label, row.split):
+            found.append(row)
+        else:
+            where = f"in the folder of {show(_place(file))}, but {show(_place(row))} in manifest.csv"
+            bad.append((file.path, where))
+    groups = unify(row.group for row in found)
+    same = zip(found, groups, strict=True)
+    return [row if row.group == group else replace(row, group=group) for row, group in same], bad
 
 
 def _place(record: Record) -> str:
@@ -360,20 +353,25 @@ def with_group_pattern(manifest: Manifest, pattern: str) -> Manifest:
 def with_group_file(manifest: Manifest, path: Path) -> Manifest:
     """Read every image's group from a CSV with the columns path (relative to the manifest's folder) and group.
 
-    In a split folder a path may also stand as it was before the split, without its part in front.
+    In a split folder a path may also stand as it was before the split, without its part in front. Case and spaces
+    around a group do not matter, and paths may be written in other ways: see `customcnn.data.groups.read_groups`.
 
     Raises:
         CustomCNNError: a column or an image is missing, or an image has two groups.
     """
-    groups: dict[str, str] = {}
-    for row in read_rows(path, ("path", "group")):
-        if groups.setdefault(row["path"], row["group"]) != row["group"]:
-            raise CustomCNNError(
-                f"An image has one group. Received: {show(path)}, which gives {show(row['path'])} two of them."
-            )
-    before = {r.path: r.path.removeprefix(f"{r.split}/") for r in manifest.records}
-    found = {new: groups.get(new) or groups.get(old, "") for new, old in before.items()}
+    paths = [record.path for record in manifest.records]
+    images = [dict.fromkeys((r.path, without_split(r.path, r.split))) for r in manifest.records]
+    found = dict(zip(paths, read_groups(path, [[*names] for names in images]), strict=True))
     return _with_groups(manifest, found, f"A groups file lists every image. Received: {show(path)}")
+
+
+def with_known_groups(manifest: Manifest) -> Manifest:
+    """Give images without groups those of the pattern of `GROUP_PATTERNS` that fits all their names, if one does."""
+    if not manifest.groups_known:
+        for name in GROUP_PATTERNS:
+            with suppress(CustomCNNError):
+                return with_group_pattern(manifest, name)
+    return manifest
 
 
 def _with_groups(manifest: Manifest, groups: Mapping[str, str], rule: str) -> Manifest:

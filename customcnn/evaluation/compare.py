@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from customcnn.data.manifest import read_rows
+from customcnn.data.names import without_split
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.io import atomic
 from customcnn.metrics.bootstrap import numbered
@@ -21,8 +22,6 @@ from customcnn.runs.run_dir import RunDir, rows_to_csv
 SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "roc_auc": "ROC AUC"}
 CARRIED = ("model", "part", "data", "weights", "epoch", "tta", "chosen_on_this_part", "notes")
 """What a run's metrics.json says about the run itself, and goes into the comparison as it is."""
-NAMED = 10
-"""So many images an error names; of more it gives the number."""
 
 
 @dataclass(frozen=True)
@@ -312,13 +311,13 @@ def _without_part(tested: Sequence[Tested]) -> list[Tested]:
     (name, *others) = sorted(parts - {"given"}) or [""]
     if len(parts) == 1 or others:
         return list(tested)
-    return [replace(t, paths=[path.removeprefix(f"{name}/") for path in t.paths]) for t in tested]
+    return [replace(t, paths=[without_split(path, name) for path in t.paths]) for t in tested]
 
 
 def _some(names: Sequence[str]) -> str:
     if not names:
         return ""
-    return f" ({show_all(names[:NAMED])}{f', and {len(names) - NAMED:,} more' if len(names) > NAMED else ''})"
+    return f" ({show_all(names)})"
 
 
 def _refuse(rule: str, found: Iterable[str], way_out: str) -> None:

@@ -15,6 +15,7 @@ from customcnn.data.augment import COUNT, augment_folder
 from customcnn.data.augmentor import Operations
 from customcnn.data.crop import crop_folder
 from customcnn.data.manifest import MANIFEST, Manifest, Record, require_classes, scan, with_group_pattern
+from customcnn.data.names import without_split
 from customcnn.data.split import check_files, split_by_group, split_by_image
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.io import atomic
@@ -195,7 +196,7 @@ def _lay_out(data: Manifest, wanted: Mapping[str, str], dst: Path, workers: int 
 
 def _plain(record: Record) -> str:
     """Return a path without its part in front."""
-    return record.path.removeprefix(f"{record.split}/")
+    return without_split(record.path, record.split)
 
 
 def _place(root: Path, work: Path, item: tuple[str, Record]) -> None:

@@ -53,7 +53,7 @@ WAY: dict[str, tuple[tuple[str, ...], list[object]]] = {
     "doctor": ((), ["doctor", "--no-measure"]),
     "samples": ((), ["samples", "cells", "--subjects", 4, "--cells", 4, "--size", 64, "--workers", 1]),
     "download": ((), ["download", "cnmc", "archive"]),
-    "split": (("samples",), ["split", "cells", "parts", "--ratio", 0.5, "--group-pattern", "cnmc", "--workers", 1]),
+    "split": (("samples",), ["split", "cells", "parts", "--ratio", 0.5, "--by", "image", "--workers", 1]),
     "crop": (("split",), ["crop", "parts", "cropped", "--size", 60, "--workers", 1]),
     "augment": (("crop",), ["augment", "cropped", "augmented", "--count", 32, "--workers", 1]),
     "audit": (("split",), ["audit", "parts", "--workers", 1, "--page", "audit.html"]),

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from customcnn.data.crop import crop_folder
 from customcnn.data.manifest import Manifest, Record, read_manifest, scan
 from customcnn.errors import CustomCNNError
 from customcnn.images.decode import decode
+from tests.support.commands import error_line, printed
 from tests.support.errors import refused
 from tests.support.folders import names_in
 
@@ -164,12 +166,53 @@ def test_the_check_names_the_images_whose_cell_would_be_cut(tmp_path, background
     save(tmp_path / "data/hem/below.png", scene(background, cell, (5, 5, 15, 18), noise=noise))
     save(tmp_path / "data/hem/edge.png", scene(background, cell, (16, 0, 20, 8), noise=noise))
     save(tmp_path / "data/hem/empty.png", scene(background, cell, (0, 0, 0, 0), noise=noise))
-    assert refused(crop, tmp_path / "data", tmp_path / "out", 14) == (
-        "A crop keeps the whole foreground. Received: --size 14, which cuts some away from "
-        "'all/left.png', 'hem/below.png', 'hem/edge.png'. Give a larger --size, or --no-check to cut it."
+    assert refused(crop, tmp_path / "data", tmp_path / "out", 14, max_cut=0) == (
+        "A crop cuts away at most 0 % of an image's foreground. Received: --size 14, which cuts more from "
+        "'hem/edge.png' (84 %), 'all/left.png' (12 %), 'hem/below.png' (7.7 %). "
+        "Give a larger --size or --max-cut, or --no-check to cut any of it."
     )
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert len(crop(tmp_path / "data", tmp_path / "out", 14, check=False).manifest.records) == 5
+
+
+def speck(tmp_path):
+    """A cell of 96 pixels, and 4 pixels of something else in the corner: .04 of the foreground lies outside of 14."""
+    pixels = np.asarray(scene((0, 0, 0), (200, 80, 200), (4, 4, 16, 12))).copy()
+    pixels[:2, :2] = 200, 80, 200
+    save(tmp_path / "data/all/speck.bmp", Image.fromarray(pixels))
+    save(tmp_path / "data/hem/whole.bmp", scene((0, 0, 0), (200, 80, 200), (4, 4, 16, 12)))
+    return tmp_path / "data"
+
+
+def test_a_little_foreground_is_cut_away_and_told(tmp_path):
+    result = crop(speck(tmp_path), tmp_path / "out", 14)
+    assert result.cut == [("all/speck.bmp", pytest.approx(0.04))]
+    assert Image.open(tmp_path / "out/all/speck.bmp").size == (14, 14)
+    assert crop(tmp_path / "data", tmp_path / "any", 14, check=False).cut == []
+
+
+def test_max_cut_says_how_much_is_a_little(tmp_path):
+    assert "'all/speck.bmp' (4 %). Give a larger --size or --max-cut" in refused(
+        crop, speck(tmp_path), tmp_path / "out", 14, max_cut=0.03
+    )
+    assert names_in(tmp_path) == ["data/all/speck.bmp", "data/hem/whole.bmp"]
+    assert refused(crop, tmp_path / "data", tmp_path / "out", 14, max_cut=float("nan")) == (
+        "A share lies between 0 and 1. Received: --max-cut nan. Example: --max-cut .1."
+    )
+
+
+def test_the_command_names_what_it_has_cut(tmp_path, shell):
+    output, errors = printed(*shell("crop", speck(tmp_path), tmp_path / "out", "--size", 14, "--json"))
+    assert errors == "Note: some foreground was cut away from 1 image: 'all/speck.bmp' (4 %).\n"
+    assert json.loads(output)["cut"] == [{"path": "all/speck.bmp", "share": pytest.approx(0.04)}]
+    error_line(*shell("crop", tmp_path / "data", tmp_path / "more", "--size", 14, "--max-cut", 0.01))
+
+
+def test_a_real_cell_with_debris_at_its_edge_is_cropped(shared_data, tmp_path):
+    name = "UID_1_2_1_all.bmp"
+    (tmp_path / "data/all").mkdir(parents=True)
+    (tmp_path / "data/all" / name).symlink_to(shared_data / "cnmc-2019/C-NMC_Leukemia/training_data/fold_0/all" / name)
+    assert crop(tmp_path / "data", tmp_path / "out", 400).cut == [(f"all/{name}", pytest.approx(0.01, abs=0.002))]
 
 
 def test_each_image_is_judged_on_its_own_background(tmp_path):

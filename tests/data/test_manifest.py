@@ -59,6 +59,38 @@ def test_parts_of_a_split_are_found(make_folder):
     assert manifest.part("train").root == manifest.root
 
 
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("TRAIN", "Valid", "TEST"), ("Training", "Validation", "Testing")]
+)
+def test_splits_may_have_other_names(make_folder, names):
+    root = make_folder({f"{name}/{label}": 1 for name in names for label in ("all", "hem")})
+    manifest = scan(root)
+    assert manifest.parts == ["train", "validation", "test"]
+    assert paths(manifest.part("validation")) == [f"{names[1]}/all/0.bmp", f"{names[1]}/hem/0.bmp"]
+    manifest.write(root / "manifest.csv")
+    assert scan(root) == manifest
+    # A manifest of other tools may name the splits as the folders are.
+    content = (root / "manifest.csv").read_text()
+    (root / "manifest.csv").write_text(content.replace(",validation,", f",{names[1]},"))
+    assert scan(root) == manifest
+
+
+def test_a_folder_beside_splits_is_named_and_the_splits_are_used(make_folder):
+    root = make_folder({"train/all": 1, "val/all": 1, "notes/all": 1})
+    assert "Received: 'notes' (a folder beside those of the splits). Remove it" in refused(scan, root)
+    assert paths(scan(root, skip_bad=True)) == ["train/all/0.bmp", "val/all/0.bmp"]
+
+
+def test_a_folder_that_a_mac_has_unpacked_is_the_same(make_folder):
+    root = make_folder({"Z\u00fcrich": ["\u00e9.bmp"], "b": 1})
+    scan(root).write(root / "manifest.csv")
+    (root / "Z\u00fcrich" / "\u00e9.bmp").rename(root / "Z\u00fcrich" / "e\u0301.bmp")
+    (root / "Z\u00fcrich").rename(root / "Zu\u0308rich")
+    found = scan(root)
+    assert found.classes == ["Z\u00fcrich", "b"]
+    assert paths(found) == ["Zu\u0308rich/e\u0301.bmp", "b/0.bmp"]
+
+
 def test_every_suffix_of_an_image_counts_in_any_case(make_folder):
     names = ["a.bmp", "b.BMP", "c.Png", "d.jpg", "e.jpeg", "f.tif", "g.TIFF", "h.webp", "i.gif", "j.ppm"]
     root = make_folder({"all": names, "hem": 1})
@@ -66,7 +98,8 @@ def test_every_suffix_of_an_image_counts_in_any_case(make_folder):
 
 
 def test_litter_is_not_seen(make_folder):
-    root = make_folder({"all": 1, "hem": 1, ".cache": 3})
+    left = ["__MACOSX/all", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "all/@eaDir/0.bmp"]
+    root = make_folder({"all": 1, "hem": 1, ".cache": 3, **dict.fromkeys(left, 1)})
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "all/.DS_Store", "all/._0.bmp", "hem/THUMBS.DB"):
         (root / name).write_bytes(b"litter")
     assert paths(scan(root)) == ["all/0.bmp", "hem/0.bmp"]
@@ -133,9 +166,8 @@ def test_everything_that_does_not_belong_is_named_in_one_line(make_folder):
         "'all/no suffix' (not an image by its name), "
         "'empty' (a class folder without images), "
         r"'hem/nested' (a folder inside a class folder), "
-        r"'hem/new\nline.txt' (not an image by its name), "
-        "'notes.txt' (a file beside the class folders). "
-        "Remove them or use --skip-bad."
+        r"'hem/new\nline.txt' (not an image by its name) and 1 more. "
+        "Remove them or use --skip-bad. Folders of splits are named train, validation (or val) and test."
     )
     assert paths(scan(root, skip_bad=True)) == ["all/0.bmp", "all/1.bmp", "hem/0.bmp"]
 
@@ -396,7 +428,11 @@ def test_groups_of_the_real_list(shared_data):
     [
         ("path,subject\na/1,x\n", "The columns path, group are needed. Received: {file} without group."),
         ("path,group\na/1,x\na/1,y\n", "An image has one group. Received: {file}, which gives 'a/1' two of them."),
-        ("path,group\n", "A groups file lists every image. Received: {file}, which gives no image in 'data' a group."),
+        (
+            "path,group\n",
+            "A groups file lists every image. Received: {file}, which lists none, where the images are 'a/1', 'b/2'. "
+            "Write the paths as they are below that folder.",
+        ),
         (
             "path,group\na/1,x\nb/2,\n",
             "A groups file lists every image. Received: {file}, which gives no group to 1 of them: 'b/2'.",

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from customcnn.data.manifest import PARTS, read_manifest, read_rows, scan, with_group_file, with_group_pattern
-from customcnn.data.split import Shares, check_files, shares, split_by_group, split_by_image, split_folder
+from customcnn.data.split import Shares, check_files, leakages, shares, split_by_group, split_by_image, split_folder
 from customcnn.errors import CustomCNNError
 from customcnn.images.decode import BadImage, read_image
 from customcnn.io.atomic import sha256
-from tests.support.commands import error_line
+from tests.support.commands import error_line, printed
 from tests.support.errors import refused
 from tests.support.folders import names_in
 
@@ -361,6 +361,30 @@ def test_what_the_parts_share_is_told(cells, tmp_path):
     assert by_group.shared_groups == 0 and by_group.warning is None
     three = split_folder(grouped, tmp_path / "three", Shares(0.6, 0.2, 0.2), by="group").leakage
     assert [leakage.part for leakage in three] == ["validation", "test"]
+
+
+@pytest.mark.parametrize("option", ["--group-pattern", "--groups"])
+def test_giving_groups_means_by_group(cells, tmp_path, shell, option):
+    with_group_pattern(scan(cells), "cnmc").write(tmp_path / "groups.csv")
+    groups = "cnmc" if option == "--group-pattern" else tmp_path / "groups.csv"
+    words = ["split", cells, tmp_path / "parts", option, groups]
+    _, errors = printed(*shell(*words))
+    assert errors == ""
+    assert leakages(scan(tmp_path / "parts"))[0].shared_groups == 0
+    _, errors = printed(*shell(*words, "--by", "image", "--replace"))
+    assert errors.startswith("Warning: Inflated by leakage: 4 of 4 validation images belong to ")
+
+
+def test_subjects_in_known_names_are_recognised_and_the_leak_is_told(cells, tmp_path, shell):
+    _, errors = printed(*shell("split", cells, tmp_path / "parts"))
+    assert errors.startswith("Warning: Inflated by leakage: 4 of 4 validation images belong to ")
+    assert scan(tmp_path / "parts").groups_known
+    # As it was before: by image, and each file where it was.
+    split_folder(scan(cells), tmp_path / "before", shares())
+    before, now = (sorted(r.path for r in scan(tmp_path / name).records) for name in ("before", "parts"))
+    assert before == now
+    printed(*shell("split", cells, tmp_path / "grouped", "--by", "group"))
+    assert leakages(scan(tmp_path / "grouped"))[0].shared_groups == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])

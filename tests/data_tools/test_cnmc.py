@@ -55,6 +55,23 @@ def few(tmp_path):
     return tmp_path / "release"
 
 
+def test_what_systems_leave_in_a_release_is_not_seen(few):
+    expected = cnmc.read_release(few)
+    for name in ("training_data/fold_0/all/._UID_11_1_1_all.bmp", f"validation_data/{cnmc.PRELIM}/1.bmp"):
+        (few / "__MACOSX" / name).parent.mkdir(parents=True)
+        (few / "__MACOSX" / name).touch()
+        (few / name).with_name(f"._{Path(name).name}").touch()
+    assert cnmc.read_release(few) == expected
+
+
+def test_a_labels_csv_from_a_spreadsheet_is_read(few):
+    expected = cnmc.read_release(few)
+    (table,) = few.rglob(cnmc.LABELS_CSV)
+    lines = table.read_text().replace(",", ";").splitlines()
+    table.write_text("\r\n".join([lines[0], *(line.replace(";", ";C:\\data\\", 1) for line in lines[1:])]), "utf-8-sig")
+    assert cnmc.read_release(few) == expected
+
+
 @pytest.mark.docs
 def test_the_whole_release_is_found(release):
     cells = cnmc.read_release(release)

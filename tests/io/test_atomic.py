@@ -50,6 +50,8 @@ def test_any_name_is_shown_in_one_printable_line(name):
     assert len(show(name).splitlines()) == 1
     show(name).encode()
     assert show_all([name, "b"]) == f"{show(name)}, 'b'"
+    assert show_all("abcde") == "'a', 'b', 'c', 'd', 'e'"
+    assert show_all(map(str, range(1005))) == "'0', '1', '2', '3', '4' and 1,000 more"
 
 
 # ---------------------------------------------------------------- one file

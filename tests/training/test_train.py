@@ -29,6 +29,7 @@ from customcnn.runs.saved_model import load_model, read_info, save_model
 from customcnn.training.batches import batches, for_fit, targets
 from customcnn.training.train import TrainResult, train
 from tests.support.colors import SIZE, paint, recipe
+from tests.support.commands import printed
 from tests.support.errors import refused
 from tests.support.folders import contents, stamps
 
@@ -523,6 +524,19 @@ def test_shared_groups_and_drawn_cells_are_said(data, tmp_path):
     assert lines[:2] == [f"Warning: {warning}", f"Warning: {DRAWN}"]
     assert read_info(result.run.last).drawn
     assert result.leakage.shared_groups == 6
+
+
+def test_train_and_evaluate_recognise_subjects_and_names_of_splits(make_folder, tmp_path, shell):
+    cells = {
+        f"{part}/{label}": [f"UID_{subject}_{n}_1_{label}.bmp" for n in (1, 2)]
+        for part in ("TRAIN", "val")
+        for label, subject in (("all", "1"), ("hem", "H1"))
+    }
+    root = make_folder(cells, size=SIZE)
+    words = ["train", root, "--model", "small", "--set", f"input_size={SIZE}", "--epochs", 1, "--out", tmp_path / "run"]
+    told = "Warning: Inflated by leakage: 4 of 4 validation images belong to 2 groups that the network was trained on."
+    assert told in printed(*shell(*words, "-q"))[1]
+    assert told in printed(*shell("evaluate", tmp_path / "run", root, "--no-report", "--resamples", 20))[1]
 
 
 def test_groups_that_are_not_shared_another_positive_class_and_another_seed(data, trained, tmp_path):
