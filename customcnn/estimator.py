@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from customcnn.backend import devices
 from customcnn.data.manifest import Manifest, Record
 from customcnn.data.split import Shares, split_by_group, split_by_image
-from customcnn.errors import CustomCNNError, show
+from customcnn.errors import CustomCNNError, listed, show
 from customcnn.images.decode import encode
 from customcnn.inference.classifier import BATCH, probabilities
 from customcnn.inference.inputs import Picture, as_pixels
@@ -208,7 +208,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
     def _numbers(self, labels: np.ndarray) -> np.ndarray:
         unknown = sorted({str(label) for label in np.setdiff1d(labels, self.classes_)})
         if unknown:
-            raise InvalidInput(f"The validation has the classes of the training. Received: {', '.join(unknown)} too.")
+            raise InvalidInput(f"The validation has the classes of the training. Received: {listed(unknown)} too.")
         return np.searchsorted(self.classes_, labels)
 
     def _recipe(self) -> Recipe:
@@ -234,7 +234,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             rare = [str(label) for label, n in zip(self.classes_, np.bincount(numbers), strict=True) if n < 2]
             raise InvalidInput(
                 "Every class has two images or more, one to train and one to choose the epoch by. "
-                f"Received: n_samples=1 of class {', '.join(rare)}. Give more, or validation=(images, labels)."
+                f"Received: n_samples=1 of class {listed(rare)}. Give more, or validation=(images, labels)."
             )
         return split_by_image(labels, parts, seed)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from customcnn.errors import printable, show
+from customcnn.errors import listed, printable, show
 from customcnn.progress import is_quiet
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ def say(line: str) -> None:
 
 
 def say_skipped(skipped: Sequence[tuple[str, str]]) -> None:
-    """Name the files that were left out."""
+    """Name the files that were left out: five of them, and how many more there are."""
     if skipped:
-        say(f"Skipped: {', '.join(f'{show(path)} ({reason})' for path, reason in skipped)}.")
+        say(f"Skipped: {listed([f'{show(path)} ({reason})' for path, reason in skipped])}.")
 
 
 def say_place(what: str, path: object, as_json: bool) -> None:

@@ -282,7 +282,7 @@ def test_quiet_after_two_dashes_is_a_name(tmp_path):
 
 def test_quiet_does_not_hide_leakage(outcome, tmp_path):
     outcome("split")
-    words = ["split", "cells", tmp_path / "parts", "--ratio", 0.5, "--group-pattern", "cnmc", "--workers", 1]
+    words = ["split", "cells", tmp_path / "parts", "--ratio", 0.5, "--by", "image", "--workers", 1]
     loud, quiet = run(*words), run("-q", *words, "--replace")
     assert quiet[1] == loud[1]
     assert re.fullmatch(r"Warning: Inflated by leakage: .*\n", quiet[2])

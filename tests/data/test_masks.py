@@ -6,6 +6,7 @@ from PIL import Image
 
 from customcnn.data.manifest import scan
 from customcnn.data.masks import find_masks
+from tests.support.commands import printed
 from tests.support.errors import refused
 
 
@@ -13,17 +14,19 @@ from tests.support.errors import refused
 def save(tmp_path):
     """Return a function that writes images: noise, as of photographs, or masks of three values."""
 
+    folder = tmp_path / "data"
+
     def write(*names, mask=False):
         for i, name in enumerate(names):
             pixels = np.random.default_rng(i).integers(0, 3 if mask else 256, (12, 12), dtype=np.uint8)
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels * 100 if mask else pixels).save(tmp_path / name)
-        return tmp_path
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels * 100 if mask else pixels).save(folder / name)
+        return folder
 
     return write
 
 
-def test_masks_that_are_called_like_their_pictures_are_named(save):
+def test_masks_that_are_called_like_their_pictures_are_named(save, shell):
     save(*(f"{label}/00{i}.bmp" for label in ("first", "second") for i in range(3)))
     root = save(*(f"{label}/00{i}.png" for label in ("first", "second") for i in range(3)), mask=True)
     assert refused(scan, root) == (
@@ -32,6 +35,9 @@ def test_masks_that_are_called_like_their_pictures_are_named(save):
         "'second/000.png' (a mask of '000.bmp'), 'second/001.png' (a mask of '001.bmp') and 1 more. "
         "Remove them or use --skip-bad."
     )
+    _, errors = printed(*shell("split", root, root.parent / "parts", "--skip-bad", "--ratio", 0.5))
+    assert errors.startswith("Skipped: 'first/000.png' (a mask of '000.bmp'), ")
+    assert "'second/001.png' (a mask of '001.bmp') and 1 more.\n" in errors
     found = scan(root, skip_bad=True)
     assert {record.path.rpartition(".")[2] for record in found.records} == {"bmp"}
     assert len(found.records) == len(found.skipped) == 6
