@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 
 import click
 
+from customcnn.data.groups import unify
 from customcnn.data.manifest import MANIFEST, Manifest, Record, read_rows, require_classes, scan
 from customcnn.data.names import find_below
 from customcnn.data.split import leakages, shares, split_by_group
@@ -116,9 +117,11 @@ def with_groups(release: Release, table: Path) -> tuple[Release, list[str]]:
         CustomCNNError: an image has two groups, or none has one.
     """
     groups: dict[str, str] = {}
-    for row in read_rows(table, ("path", "group")):
-        path = row["path"] if row["path"].startswith(("TRAIN/", "TEST/")) else f"TRAIN/{row['path']}"
-        if groups.setdefault(path, row["group"]) != row["group"]:
+    rows = read_rows(table, ("path", "group"))
+    for row, group in zip(rows, unify(row["group"] for row in rows), strict=True):
+        path = row["path"].replace("\\", "/")
+        path = path if path.startswith(("TRAIN/", "TEST/")) else f"TRAIN/{path}"
+        if groups.setdefault(path, group) != group:
             raise CustomCNNError(
                 f"An image has one group. Received: {show(table)}, which gives {show(path)} two of them."
             )

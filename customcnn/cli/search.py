@@ -53,7 +53,8 @@ def recipe_options(command: F) -> F:
 @click.option(
     "--by",
     metavar="image|group|COLUMN",
-    help="What is dealt: images, whole groups, or what a column of manifest.csv says.  [default: image]",
+    help="What is dealt: images, whole groups, or what a column of manifest.csv says.  "
+    "[default: group with --group-pattern or --groups, else image]",
 )
 @click.option("--seed", type=int, help="Of the folds; the recipe's own is --set seed=N.  [default: 120]")
 @click.option(
@@ -119,7 +120,7 @@ def crossval(
             out,
             whole,
             folds=begun.get("folds") if folds is None else folds,
-            by=by or begun.get("by", "image"),
+            by=by or begun.get("by") or ("group" if group_pattern or groups else "image"),
             seed=begun.get("seed", 120) if seed is None else seed,
             weights=weights or begun.get("weights", "best"),
             resamples=resamples,

@@ -8,7 +8,6 @@ from typing import cast
 import numpy as np
 from PIL import Image
 
-from customcnn.data.names import is_litter
 from customcnn.errors import CustomCNNError, show
 from customcnn.images.decode import SUFFIXES, kind, load, open_image, resize, to_rgb
 from customcnn.images.readers import Reader, read
@@ -98,9 +97,8 @@ def expand(images: Sequence[Path]) -> list[Path]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    # Litter as in `scan`; a folder may be called like an image, as those that Synology lays beside each one.
-    found = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not is_litter(p.name))
-    return sorted(found)
+    # Names that begin with a dot are litter, as in `scan`.
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
 def name_of(picture: Picture, place: int) -> str:

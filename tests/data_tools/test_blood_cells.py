@@ -215,6 +215,21 @@ def test_groups_come_from_a_csv_and_part_of_them_is_said(archive, tmp_path):
     assert "Inflated by leakage: 1 of 1 test images belong to 1 group " in done.stderr
 
 
+def test_a_groups_csv_from_a_spreadsheet_is_read(archive, tmp_path):
+    rows = "TRAIN\\MONOCYTE\\_0_0.jpeg;Photo 1\r\nMONOCYTE/_1_1.jpeg;photo 1 \r\n"
+    (tmp_path / "originals.csv").write_text(f"path;group\r\n{rows}", "utf-8-sig")
+    release, unknown = blood_cells.with_groups(blood_cells.read_release(archive), tmp_path / "originals.csv")
+    assert [cell.group for cell in release.cells if cell.group] == ["Photo 1"] * 2
+    assert len(unknown) == len(release.cells) - 2
+
+
+def test_what_a_mac_leaves_in_an_archive_is_not_seen(archive):
+    expected = blood_cells.read_release(archive)
+    (archive / "__MACOSX" / "TRAIN" / "MONOCYTE").mkdir(parents=True)
+    (archive / "__MACOSX" / "TRAIN" / "MONOCYTE" / "._0_0.jpeg").touch()
+    assert blood_cells.read_release(archive) == expected
+
+
 def test_a_split_by_group_without_groups(archive, tmp_path):
     done = prepare(archive, tmp_path / "parts", "--own-test", "--by", "group")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (

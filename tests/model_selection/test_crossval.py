@@ -26,6 +26,7 @@ from customcnn.model_selection.folds import make_folds
 from customcnn.plots.search import folds_figure
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from tests.support.colors import paint, recipe
+from tests.support.commands import error_line
 from tests.support.errors import refused
 from tests.support.folders import contents
 
@@ -66,6 +67,14 @@ def test_by_image_every_class_is_dealt_evenly(count, a, b, seed):
         sizes = Counter(number for path, number in found.items() if path.startswith(label))
         assert set(sizes) == set(range(1, count + 1))
         assert {size // count, -(-size // count)} >= set(sizes.values())
+
+
+def test_giving_groups_means_by_group(make_folder, tmp_path, shell):
+    words = ["crossval", make_folder({"a": 4, "b": 4}), "--model", "small", "--folds", 3, "--out", tmp_path / "folds"]
+    message = error_line(*shell(*words, "--group-pattern", "(.)/"))
+    assert message.startswith("Every fold needs a group of every class. Received: class 'a' with 1 group for 3 folds.")
+    message = error_line(*shell(*words, "--group-pattern", "(.)/", "--by", "image", "--folds", 5))
+    assert message.startswith("Every fold needs an image of every class.")
 
 
 @settings(max_examples=25)
