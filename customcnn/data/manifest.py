@@ -149,7 +149,7 @@ def scan(root: Folder | str, *, skip_bad: bool = False) -> Manifest:
         The manifest, sorted by path.
 
     Raises:
-        CustomCNNError: the folder is missing or holds no image, something in it does not belong (all are named), or it
+        CustomCNNError: the folder is missing or holds no image, something in it does not belong (five are named), or it
             is at an address and was not finished.
     """
     root = parse_folder(root)
@@ -328,7 +328,8 @@ def with_group_pattern(manifest: Manifest, pattern: str) -> Manifest:
     Args:
         manifest: any manifest.
         pattern: a regular expression with one capturing group, searched in the path without regard to case; or a name
-            of `GROUP_PATTERNS`. What it captures, in upper case, is the group, so `h3` and `H3` are one.
+            of `GROUP_PATTERNS`. What it captures, in upper case and without spaces around, is the
+            group, so `h3` and `H3` are one.
 
     Raises:
         CustomCNNError: not a regular expression, not one capturing group, or a path without a match.
@@ -343,7 +344,7 @@ def with_group_pattern(manifest: Manifest, pattern: str) -> Manifest:
             f"Received: {show(pattern)}, which has {regex.groups}. Example: '_([0-9]+)_', or the name cnmc."
         )
     groups = {
-        record.path: sys.intern((match[1] or "").upper())
+        record.path: sys.intern((match[1] or "").strip().upper())
         for record in manifest.records
         if (match := regex.search(record.path))
     }

@@ -236,7 +236,7 @@ def check_files(
         The manifest of the good images, and (path, reason) of the others and of what `scan` left out.
 
     Raises:
-        CustomCNNError: some cannot be used and `skip_bad` is False; all are named.
+        CustomCNNError: some cannot be used and `skip_bad` is False; five are named.
     """
     good: list[Record] = []
     bad = list(manifest.skipped)

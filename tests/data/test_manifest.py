@@ -368,6 +368,8 @@ def test_every_subject_of_the_real_list(shared_data):
 def test_a_pattern_of_ones_own_is_searched_without_regard_to_case():
     manifest = with_group_pattern(of("a/img-X7.bmp", "b/IMG-x7.bmp", "b/img-y1.bmp"), r"img-(.\d)")
     assert [record.group for record in manifest.records] == ["X7", "X7", "Y1"]
+    spaced = with_group_pattern(of("a/H3 /1.bmp", "a/h3/2.bmp"), "a/([^/]+)/")
+    assert [record.group for record in spaced.records] == ["H3", "H3"]
 
 
 @pytest.mark.parametrize("pattern, number", [("UID_", 0), (r"(\d)_(\d)", 2), ("", 0)])
