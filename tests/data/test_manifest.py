@@ -22,6 +22,7 @@ from customcnn.data.manifest import (
     with_group_file,
     with_group_pattern,
 )
+from customcnn.io.remote_path import parse_folder
 from tests.support.errors import refused
 
 
@@ -79,6 +80,19 @@ def test_a_folder_beside_splits_is_named_and_the_splits_are_used(make_folder):
     root = make_folder({"train/all": 1, "val/all": 1, "notes/all": 1})
     assert "Received: 'notes' (a folder beside those of the splits). Remove it" in refused(scan, root)
     assert paths(scan(root, skip_bad=True)) == ["train/all/0.bmp", "val/all/0.bmp"]
+
+
+def test_an_address_is_read_as_a_folder_is(make_folder):
+    """Its splits, its litter, what is beside the splits, and classes that a Mac has named."""
+    pytest.importorskip("fsspec")
+    names = ["TRAIN/Zu\u0308", "val/Z\u00fc", "val/b", "__MACOSX/TRAIN/b", "val/b/@eaDir", "notes/b"]
+    root = make_folder(dict.fromkeys(names, 1))
+    there = parse_folder("memory://manifest/names")
+    for path in root.rglob("*.bmp"):
+        (there / path.relative_to(root).as_posix()).put(path.read_bytes())
+    here, far = scan(root, skip_bad=True), scan(there, skip_bad=True)
+    assert (far.records, far.skipped) == (here.records, here.skipped)
+    assert here.counts() == {("train", "Z\u00fc"): 1, ("validation", "Z\u00fc"): 1, ("validation", "b"): 1}
 
 
 def test_a_folder_that_a_mac_has_unpacked_is_the_same(make_folder):
