@@ -1,15 +1,20 @@
 """What a saved network carries beside its weights, and how it is written and loaded."""
 
+import errno
 import json
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customcnn.backend import devices
 from customcnn.errors import CustomCNNError, show
+from customcnn.metrics.conformal import METHODS, Conformal
+from customcnn.metrics.out_of_distribution import Novelty
 from customcnn.runs.temperature import without_temperature
 
 if TYPE_CHECKING:
@@ -18,6 +23,15 @@ if TYPE_CHECKING:
 
 INFO = "customcnn.json"
 """The entry of a .keras archive that holds a `ModelInfo`; Keras itself ignores it."""
+
+MAX_EXPANSION = 4
+"""How many times its size a .keras file may unpack to: Keras stores weights uncompressed, and they hardly compress."""
+
+SMALL = 16_000_000
+"""Bytes up to which it may unpack anyway: the configuration of a large network compresses well."""
+
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of the folder that Keras unpacks to, not of the file that it reads."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +88,74 @@ def read_info(path: Path) -> ModelInfo:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            _require_plain_sizes(archive, path)
             values = json.loads(archive.read(INFO))
-        return ModelInfo(**{**values, "input_size": tuple(values["input_size"])})
+        info = ModelInfo(**{**values, "input_size": tuple(values["input_size"])})
+        _require_types(info)
+        return info
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged archive raises BadZipFile, zlib.error, EOFError, NotImplementedError ...
         raise CustomCNNError(
             "A saved network is a .keras file written by customcnn. "
-            f"Received: {show(path)} ({_first_line(error)}). Train it again."
+            f"Received: {show(path)} ({_first_line(error)}). {_way_out(error)}"
         ) from None
+
+
+def _require_plain_sizes(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse an archive that declares to unpack to far more than it is, before anything is unpacked."""
+    size = sum(entry.file_size for entry in archive.infolist())
+    if size > max(SMALL, MAX_EXPANSION * path.stat().st_size):
+        raise ValueError(f"it would unpack to {size:,} bytes, more than {MAX_EXPANSION} times its size")
+
+
+def _require_types(info: ModelInfo) -> None:
+    """Refuse what `save_model` never writes: JSON that another program changed.
+
+    Raises:
+        ValueError: names the first attribute that is wrong.
+    """
+    classes, size, calibration = info.classes, info.input_size, info.calibration
+    texts = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    rules = {
+        "model": (isinstance(info.model, str), "a name"),
+        "classes": (
+            texts and len(set(classes)) == len(classes) != 1,
+            "a list of two or more different names, or of none",
+        ),
+        "input_size": (len(size) == 2 and all(_is_count(n) and n > 0 for n in size), "height and width in pixels"),
+        "positive": (info.positive == "" or (texts and info.positive in classes), 'one of the classes, or ""'),
+        "drawn": (isinstance(info.drawn, bool), "true or false"),
+        "epoch": (_is_count(info.epoch), "a whole number"),
+        "history": (_is_table(info.history), "a list of rows of numbers"),
+        "calibration": (calibration is None or _is_calibration(calibration), "what customcnn calibrate writes"),
+    }
+    for key, (fine, rule) in rules.items():
+        if not fine:
+            raise ValueError(f"{key} in its {INFO} must be {rule}, not {json.dumps(getattr(info, key))[:80]}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_table(rows: object) -> bool:
+    return isinstance(rows, list) and all(
+        isinstance(row, dict) and all(isinstance(value, Real) for value in row.values()) for row in rows
+    )
+
+
+def _is_calibration(values: object) -> bool:
+    if not isinstance(values, dict):
+        return False
+    try:
+        sets = Conformal.from_dict(values["sets"]) if values.get("sets") else None
+        if values.get("novelty"):
+            Novelty.from_dict(values["novelty"])
+    except (TypeError, ValueError, KeyError):
+        return False
+    numbers = [values.get("temperature", 1.0), *([sets.quantile, sets.coverage] if sets else [])]
+    return all(isinstance(number, Real) for number in numbers) and (sets is None or sets.method in METHODS)
 
 
 def read_classifier(path: Path) -> ModelInfo:
@@ -114,8 +189,10 @@ def load_model(path: Path, *, whole: bool = False) -> "keras.Model":
     except MemoryError:
         raise
     except Exception as error:  # as in read_info, and whatever Keras and HDF5 make of damaged contents
+        if isinstance(error, OSError) and error.errno in STORAGE:
+            raise _no_room(path, error) from None
         raise CustomCNNError(
-            f"A saved network is a whole .keras file. Received: {show(path)} ({_first_line(error)}). Train it again."
+            f"A saved network is a whole .keras file. Received: {show(path)} ({_first_line(error)}). {_way_out(error)}"
         ) from None
     if whole:
         return without_temperature(model)
@@ -131,14 +208,42 @@ def _loaded(path: Path) -> "keras.Model":
     import keras
 
     with zipfile.ZipFile(path) as archive:
+        _require_plain_sizes(archive, path)
         half = b'"mixed_float16"' in archive.read("config.json")
+        info = read_info(path) if INFO in archive.namelist() else None
     policy = keras.config.dtype_policy()
     if half:
         keras.config.set_dtype_policy("mixed_float16")
     try:
-        return keras.models.load_model(path)
+        model = keras.models.load_model(path)
     finally:
         keras.config.set_dtype_policy(policy)
+    if info:
+        _require_same_shape(info, model)
+    return model
+
+
+def _require_same_shape(info: ModelInfo, model: "keras.Model") -> None:
+    """Refuse an input size or a number of classes that is not the network's own; an auto-encoder has no classes."""
+    if tuple(model.inputs[0].shape[1:3]) != info.input_size:
+        height, width = model.inputs[0].shape[1:3]
+        raise ValueError(f"input_size in its {INFO} is {[*info.input_size]}, but the network takes {[height, width]}")
+    outputs = model.outputs[0].shape[-1]
+    if info.classes and outputs != len(info.classes) and (outputs, len(info.classes)) != (1, 2):
+        raise ValueError(f"classes in its {INFO} are {len(info.classes)}, but the network has {outputs} outputs")
+
+
+def _no_room(path: Path, error: OSError) -> CustomCNNError:
+    # Keras unpacks an archive with an entry of its user's.
+    return CustomCNNError(
+        f"To load a network, Keras needs room for its file in the temporary folder. Received: {show(path)} of "
+        f"{path.stat().st_size / 1e6:.1f} MB, and {show(tempfile.gettempdir())} ({error.strerror}). "
+        "Free some room there, or set TMPDIR to another folder."
+    )
+
+
+def _way_out(error: Exception) -> str:
+    return "Make it readable." if isinstance(error, PermissionError) else "Train it again."
 
 
 def _first_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from customcnn.errors import CustomCNNError
+from customcnn.metrics.conformal import Conformal
 from customcnn.recipe.monitor import best_epoch
 from customcnn.recipe.recipe import Recipe
 from customcnn.runs.run_dir import RunDir, link_or_copy, rows_to_csv
@@ -64,7 +65,7 @@ def test_info_comes_back_without_loading_the_model(saved):
 def test_a_calibration_comes_back_and_is_left_out_where_there_is_none(model, saved, tmp_path):
     with zipfile.ZipFile(saved) as archive:
         assert "calibration" not in json.loads(archive.read(INFO)), "files of before had none"
-    stored = {"temperature": 1.5, "sets": {"quantile": 1 / 3}}
+    stored = {"temperature": 1.5, "sets": Conformal("lac", 0.9, 1 / 3, "image", 30, None).as_dict()}
     save_model(model, replace(NAMED, calibration=stored), tmp_path / "best.keras")
     found = read_info(tmp_path / "best.keras")
     assert found.calibration == stored and replace(found, calibration=None) == NAMED
@@ -183,6 +184,85 @@ def test_an_info_of_another_shape(tmp_path, text):
     path = written_by_hand(tmp_path / "last.keras", INFO, text)
     assert not_ours(path).startswith("A saved network is a .keras file written by customcnn. Received: ")
     assert not_ours(path, load_model).startswith("A saved network is a whole .keras file. Received: ")
+
+
+def with_info(saved: Path, path: Path, **changed: object) -> Path:
+    """Write the saved network with other values in its `ModelInfo`."""
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, json.dumps({**json.loads(data), **changed}) if name == INFO else data)
+    return path
+
+
+SETS = {"method": "lac", "coverage": 0.9, "quantile": 0.5, "unit": "image", "images": 9, "groups": None}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", 5),
+        ("classes", 5),
+        ("classes", "ab"),
+        ("classes", ["a"]),
+        ("classes", ["a", "a"]),
+        ("classes", ["a", 1]),
+        ("classes", None),
+        ("input_size", "ab"),
+        ("input_size", [22]),
+        ("input_size", [22.5, 24]),
+        ("input_size", [0, 24]),
+        ("input_size", [True, 24]),
+        ("positive", None),
+        ("positive", "neither"),
+        ("drawn", "yes"),
+        ("epoch", "2"),
+        ("epoch", -1),
+        ("history", "x"),
+        ("history", [1]),
+        ("history", [{"loss": "low"}]),
+        ("calibration", "x"),
+        ("calibration", {"temperature": "hot"}),
+        ("calibration", {"sets": {"quantile": 0.5}}),
+        ("calibration", {"sets": {**SETS, "quantile": "x"}}),
+        ("calibration", {"sets": {**SETS, "method": "x"}}),
+        ("calibration", {"sets": 5}),
+        ("calibration", {"novelty": {"mean": "x"}}),
+    ],
+)
+def test_an_info_of_wrong_types_is_refused_by_name(saved, tmp_path, key, value):
+    path = with_info(saved, tmp_path / "best.keras", **{key: value})
+    assert f"{str(path)!r} ({key} in its customcnn.json must be " in not_ours(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("input_size", [48, 48], "input_size in its customcnn.json is [48, 48], but the network takes [22, 24]"),
+        ("classes", ["all", "b", "c"], "classes in its customcnn.json are 3, but the network has 1 outputs"),
+    ],
+)
+def test_an_info_of_another_network_is_refused(saved, tmp_path, key, value, reason):
+    path = with_info(saved, tmp_path / "best.keras", **{key: value})
+    assert f"{str(path)!r} ({reason})" in not_ours(path, load_model)
+
+
+@pytest.mark.parametrize("name", ["model.weights.h5", INFO, "another"])
+def test_an_archive_that_unpacks_to_far_more_is_refused_before_it_does(saved, tmp_path, name):
+    path = tmp_path / "best.keras"
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for other in {*old.namelist()} - {name}:
+            new.writestr(other, old.read(other))
+        new.writestr(name, bytes(20_000_000))
+    for load in (read_info, load_model):
+        assert "(it would unpack to 20," in not_ours(path, load)
+
+
+def test_a_full_temporary_folder_is_no_damage(saved, tiny_disk, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tiny_disk))
+    message = not_ours(saved, load_model)
+    assert f"{str(tiny_disk)!r} (No space left on device). Free some room there, or set TMPDIR" in message
+    assert "Train it again" not in message
 
 
 def test_a_file_cut_short(saved, tmp_path):
