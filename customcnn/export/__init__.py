@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from customcnn.errors import CustomCNNError, show
-from customcnn.inference.runtimes import NAMES, digest, get_runtime
+from customcnn.inference.runtimes import CHECKSUMS, NAMES, digest, get_runtime, write_checksums
 
 # The command line reads the table below: whatever is not needed for that is imported by the functions.
 if TYPE_CHECKING:
@@ -24,11 +24,16 @@ if TYPE_CHECKING:
     import numpy as np
 
     from customcnn.data.manifest import Manifest
+    from customcnn.export.verify import Compared
     from customcnn.runs.run_dir import RunDir
     from customcnn.runs.saved_model import ModelInfo
 
 TOLERANCE = {"float32": 0.001, "float16": 0.05, "int8": 0.2}
 """By precision, how far a probability of an export may lie from what Keras says in float32."""
+
+AGREEMENT = {"float32": 1.0, "float16": 0.95, "int8": 0.9}
+"""By precision, the least share of the images for which an export must give Keras's class; near ties do not count, see
+`customcnn.export.verify.Compared`."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +208,7 @@ def export(
     """
     from customcnn.export.staging import publish, size_of, staged
     from customcnn.export.tf_function import plain_operations
-    from customcnn.export.verify import Compared, compare, expected, pictures
+    from customcnn.export.verify import compare, expected, pictures
     from customcnn.runs.saved_model import read_classifier
 
     row = get_format(format, precision)
@@ -222,9 +227,10 @@ def export(
             if not images.real:
                 say("Note: checked on drawn cells, for the images of the training are not there. Give --data.")
             found = compare(row, folder / target.name, images.checked, truth)
-            _require_near(row, precision, found.difference, len(truth))
+            _require_near(row, precision, found, len(truth))
         size = size_of(folder)
-        publish(folder, target, row.endings)
+        write_checksums(folder / target.name)
+        publish(folder, target, (*row.endings, row.endings[0] + CHECKSUMS))
     return Written(
         target,
         format,
@@ -269,13 +275,19 @@ def _write(row: Format, job: Job, target: Path) -> None:
         ) from error
 
 
-def _require_near(row: Format, precision: str, difference: float, images: int) -> None:
+def _require_near(row: Format, precision: str, found: Compared, images: int) -> None:
+    others = "--no-check" if precision == "float32" else "--precision float32 or --no-check"
     # Written so that no number at all is refused, too.
-    if not difference <= TOLERANCE[precision]:
-        others = "--no-check" if precision == "float32" else "--precision float32 or --no-check"
+    if not found.difference <= TOLERANCE[precision]:
         raise CustomCNNError(
             f"An export in {precision} says what Keras says, to {TOLERANCE[precision]}. Received: {row.name}, where a "
-            f"probability of {images} images differs by {difference:.2g}. Nothing was written. Use {others}."
+            f"probability of {images} images differs by {found.difference:.2g}. Nothing was written. Use {others}."
+        )
+    if found.others > (1 - AGREEMENT[precision]) * images:
+        raise CustomCNNError(
+            f"An export in {precision} gives Keras's class for {AGREEMENT[precision]:.0%} of the images or more. "
+            f"Received: {row.name}, with another class for {found.others} of {images}. Nothing was written. "
+            f"Use {others}."
         )
 
 

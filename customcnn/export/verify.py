@@ -33,6 +33,10 @@ DRAWN = 16
 """So many cells are drawn where there is no image."""
 
 
+TIE = 0.002
+"""Probabilities so near to each other may change places in any export: float32 may move each by .001."""
+
+
 @dataclass(frozen=True)
 class Pictures:
     """Images at the input size, uint8 (N, H, W, 3).
@@ -55,10 +59,12 @@ class Compared:
     Attributes:
         difference: the largest of a probability; NaN where the export gives no number.
         same: how many images have the same class.
+        others: how many have another class, though to Keras its two largest probabilities are more than TIE apart.
     """
 
     difference: float
     same: int
+    others: int
 
 
 def pictures(run: RunDir, size: tuple[int, int], data: Manifest | None, *, needed: bool) -> Pictures:
@@ -138,8 +144,10 @@ def compare(row: Format, path: Path, images: np.ndarray, truth: np.ndarray) -> C
     else:
         network = pkgutil.resolve_name(f"{row.module}:opened")(path)
     found = two_columns(np.concatenate(list(network(_batches(images)))))
-    same = int((found.argmax(axis=1) == truth.argmax(axis=1)).sum())
-    return Compared(float(np.abs(found - truth).max()), same)
+    same = found.argmax(axis=1) == truth.argmax(axis=1)
+    second, first = np.sort(truth, axis=1)[:, -2:].T
+    others = ~same & (first - second > TIE)
+    return Compared(float(np.abs(found - truth).max()), int(same.sum()), int(others.sum()))
 
 
 def _batches(images: np.ndarray) -> Iterator[np.ndarray]:

@@ -232,11 +232,11 @@ def _chosen(path: Path, runtime: str, device: str, say: Say) -> tuple[str, Expor
                 f"--runtime {runtime} computes on the CPU. Received: --device gpu. "
                 "Use --runtime keras, or --device cpu."
             )
-        return runtime, open_exported(path, runtime)
+        return runtime, open_exported(path, runtime, say)
     if runtime == "keras" or device == "gpu" or not (export_path(path, AUTO).exists() and is_installed(AUTO)):
         return "keras", None
     try:
-        return AUTO, open_exported(path, AUTO)
+        return AUTO, open_exported(path, AUTO, say)
     except StaleExport as error:
         say(f"Note: Keras computes this. {error}")
         return "keras", None

@@ -1,6 +1,7 @@
 """Networks in the formats of other programs: the same probabilities, checked before anything is written."""
 
 import json
+import subprocess
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -171,6 +172,33 @@ def test_an_export_that_says_something_else_is_refused(run, data, monkeypatch, s
     assert "\n" not in str(caught.value)
     assert contents(run.path) == before
     assert export(run, format="keras", check=False).path.is_file()
+
+
+def test_an_export_that_gives_other_classes_is_refused(run, data, monkeypatch):
+    """A network that is never sure: the other class for every image, and no probability far off."""
+    from customcnn.export.keras import write
+
+    def mirrored(job, target):
+        for weight in job.model.get_layer("predictions").weights:
+            weight.assign(-weight)
+        write(job, target)
+
+    monkeypatch.setattr("customcnn.export.keras.write", mirrored)
+    monkeypatch.setitem(TOLERANCE, "float32", 0.9)
+    before = contents(run.path)
+    with pytest.raises(CustomCNNError, match=r"Received: keras, with another class for 10 of 10\. Nothing was written"):
+        export(run, format="keras", data=data)
+    assert contents(run.path) == before
+
+
+@each_format
+def test_an_export_has_checksums_that_other_programs_read(exported, name):
+    target = exported(name).path
+    own = [target.with_name(f"best{ending}") for ending in get_format(name).endings]
+    files = [file for place in own for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file()]
+    checksums = target.with_name(f"{target.name}.sha256")
+    assert len(checksums.read_text().splitlines()) == len(files)
+    subprocess.run(["sha256sum", "--check", "--strict", checksums.name], cwd=target.parent, check=True)
 
 
 def test_without_images_drawn_cells_are_used_and_it_is_said(run, data):

@@ -168,6 +168,36 @@ def test_a_damaged_export_is_refused(run, images, name, ending, left):
 
 
 @pytest.mark.parametrize(("name", "ending"), FILES)
+def test_one_flipped_bit_is_refused(run, images, name, ending):
+    file = run.best.with_name(f"best{ending}")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    file.write_bytes(data)
+    with pytest.raises(StaleExport, match=rf"best{ending} has not the SHA-256 that stands in best\..*\.sha256"):
+        open_exported(run.best, name)
+    if name == "openvino":
+        said: list[str] = []
+        np.testing.assert_array_equal(shares(run, images, "auto", say=said.append), shares(run, images, "keras"))
+        assert len(said) == 1 and said[0].startswith("Note: Keras computes this. An export is whole.")
+
+
+@each_runtime
+def test_an_export_without_checksums_is_used_and_it_is_said(run, images, name):
+    path = export_path(run.best, name)
+    checksums = path.with_name(f"{path.name}.sha256")
+    checksums.write_text(checksums.read_text()[:9])
+    with pytest.raises(StaleExport, match="An export is whole"):
+        open_exported(run.best, name)
+    checksums.unlink()
+    said: list[str] = []
+    open_exported(run.best, name, said.append)
+    assert said == [
+        f"Note: {str(path)!r} has no {checksums.name}, so damage to it would not be noticed. "
+        f"Export it again: customcnn export {str(run.path)!r} --format {name}."
+    ]
+
+
+@pytest.mark.parametrize(("name", "ending"), FILES)
 def test_a_missing_export(run, images, name, ending):
     run.best.with_name(f"best{ending}").unlink()
     with pytest.raises(StaleExport, match=f"best{ending}' is missing"):

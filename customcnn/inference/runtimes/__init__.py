@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +24,9 @@ Network = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
 
 KEY = "customcnn"
 """Under this name the metadata stand in an export: one text, JSON."""
+
+CHECKSUMS = ".sha256"
+"""Ending of the file with an export's checksums, behind the name of the file that is opened: best.onnx.sha256."""
 
 BATCH = 16
 """Images in one request: enough for the kernels' full speed, few enough that decoding and inference overlap."""
@@ -116,12 +119,46 @@ def open_file(path: Path, name: str) -> Exported:
     return opened
 
 
-def open_exported(network: Path, name: str) -> Exported:
-    """Open the export of a .keras file, checked against it.
+def _checksums(export: Path) -> Path:
+    return export.with_name(f"{export.name}{CHECKSUMS}")
+
+
+def write_checksums(export: Path) -> None:
+    """Write the SHA-256 of every file of an export beside it, as `sha256sum -c` reads them.
+
+    Args:
+        export: its file, or its folder; alone in a folder with what belongs to it.
+    """
+    folder = export.parent
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    _checksums(export).write_text("".join(lines))
+
+
+def _require_checksums(export: Path, names: Sequence[str]) -> bool:
+    """Compare the files of an export with its checksums; return False where it has none.
+
+    Raises:
+        ValueError: a file is not as it was written.
+    """
+    file = _checksums(export)
+    if not file.is_file():
+        return False
+    pairs = (line.split("  ", 1) for line in file.read_text("utf-8", "replace").splitlines())
+    known = {pair[-1]: pair[0] for pair in pairs}
+    for name in names:
+        if known.get(name) != digest(export.with_name(name)):
+            raise ValueError(f"{name} has not the SHA-256 that stands in {file.name}: it has changed since")
+    return True
+
+
+def open_exported(network: Path, name: str, say: Callable[[str], object] = lambda line: None) -> Exported:
+    """Open the export of a .keras file, checked against it and against its own checksums.
 
     Args:
         network: the .keras file.
         name: of the runtime.
+        say: receives the note about an export without checksums.
 
     Raises:
         StaleExport: no export, a damaged one, or one of another network than the file holds now.
@@ -142,6 +179,7 @@ def open_exported(network: Path, name: str) -> Exported:
             f"Received: {show(path.with_name(missing[0]))} is missing. {again}"
         )
     try:
+        checked = _require_checksums(path, names)
         opened = open_file(path, name)
         made_from = opened.metadata["sha256"]
     except Exception as error:  # each library has its own for all that a damaged file can hold
@@ -152,4 +190,6 @@ def open_exported(network: Path, name: str) -> Exported:
             f"An export belongs to the network beside it. Received: {show(path)}, "
             f"made from another {network.name}. {again}"
         )
+    if not checked:
+        say(f"Note: {show(path)} has no {_checksums(path).name}, so damage to it would not be noticed. {again}")
     return opened

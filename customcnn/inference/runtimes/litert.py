@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 INFO = f"{KEY}.json"
 """The entry with the metadata in the ZIP archive behind the network: where TensorFlow Lite's associated files are."""
 
+MAX_INFO = 16_000_000
+"""Bytes that it has at most: a class name takes some ten, what `customcnn calibrate` adds some hundred thousand."""
+
 
 class Exported(InTurn):
     """A network that was exported for LiteRT, see `customcnn.inference.runtimes.Exported`.
@@ -33,6 +36,8 @@ class Exported(InTurn):
     def __init__(self, path: Path) -> None:
         # First of all: the archive stands at the end, and LiteRT would read past the end of a file that lost it.
         with zipfile.ZipFile(path) as archive:
+            if (size := archive.getinfo(INFO).file_size) > MAX_INFO:
+                raise ValueError(f"its {INFO} would unpack to {size:,} bytes")
             self.metadata: dict[str, Any] = json.loads(archive.read(INFO))
         with silent_stderr():  # it says which kernels it takes
             from ai_edge_litert.interpreter import Interpreter
