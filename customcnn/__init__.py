@@ -17,16 +17,15 @@ __all__ = [
 
 TYPE_CHECKING = False  # what type checkers take for True; `typing` itself is not needed then
 if TYPE_CHECKING:
-    from customcnn.api import LeakageWarning, fit, load
+    from customcnn.api import Classifier, LeakageWarning, fit, load
     from customcnn.errors import CustomCNNError
     from customcnn.estimator import ImageClassifier
     from customcnn.explain.explanation import Explanation
-    from customcnn.inference.classifier import Classifier
     from customcnn.inference.decision import Prediction
     from customcnn.inference.predictions import Predictions
 else:
     _HOMES = {
-        "Classifier": "inference.classifier",
+        "Classifier": "api",
         "CustomCNNError": "errors",
         "Explanation": "explain.explanation",
         "ImageClassifier": "estimator",

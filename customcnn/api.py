@@ -1,22 +1,30 @@
 """From Python and notebooks: train on a folder of images with one call, and load what was trained."""
 
 import dataclasses
+import json
+import re
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from customcnn.data.leakage import DRAWN
 from customcnn.data.manifest import Manifest, require_classes, scan, with_group_pattern, with_known_groups
 from customcnn.data.split import WAYS, check_files, shares, split_by_group, split_by_image
 from customcnn.errors import CustomCNNError, show
-from customcnn.inference.classifier import Classifier
+from customcnn.inference import classifier
 from customcnn.progress import FORMAT, Advance, Progress, silent, terminal
 from customcnn.recipe.recipe import Recipe, load_recipe, parse_recipe, read_recipe
 from customcnn.runs.run_dir import RunDir
 from customcnn.training.train import TrainResult, train
+
+if TYPE_CHECKING:
+    from customcnn.evaluation.evaluate import Evaluation
+
+OPTION = re.compile(r"(?<!\S)--([a-z][a-z-]*)")
+FLAGS = ("replace", "resume", "skip_bad", "tta")
+"""Arguments of this module that an option of the command line without a value stands for."""
 
 MODEL = "small"
 """What `fit` trains where no network is named: the quickest one."""
@@ -33,6 +41,102 @@ class LeakageWarning(UserWarning):
     """The validation score is inflated by leakage, or it cannot be known whether it is."""
 
 
+def in_python(message: str) -> str:
+    """Return a message in Python's words: `resume=True` where it names the option --resume of the command line."""
+
+    def argument(option: re.Match[str]) -> str:
+        name = option[1].replace("-", "_")
+        return f"{name}=True" if name in FLAGS else name
+
+    # What begins with the program's name is a command to give to a shell.
+    parts = re.split(r"(?<=[.;]) ", message)
+    return " ".join(part if "customcnn " in part else OPTION.sub(argument, part) for part in parts)
+
+
+@contextmanager
+def _errors_in_python() -> Iterator[None]:
+    try:
+        yield
+    except CustomCNNError as error:
+        error.args = (in_python(str(error)), *error.args[1:])
+        raise
+
+
+class Classifier(classifier.Classifier):
+    """A trained network as `fit` and `load` return it: it also scores itself, and its errors speak of arguments."""
+
+    predict = _errors_in_python()(classifier.Classifier.predict)
+    explain = _errors_in_python()(classifier.Classifier.explain)
+
+    @_errors_in_python()
+    def evaluate(
+        self,
+        folder: str | Path | None = None,
+        *,
+        part: str | None = None,
+        out: str | Path | None = None,
+        tta: bool = False,
+        group_pattern: str | None = None,
+        resamples: int = 2000,
+        workers: int | None = None,
+    ) -> "Evaluation":
+        """Score the network on labelled images, as `customcnn evaluate` does, whose files it writes. Keras computes it.
+
+        Warnings, such as those of leakage, come through `warnings`, and stand in the `notes` of what is returned.
+
+        Args:
+            folder: class folders of images, split or not; None for the images of the training, where they still are.
+            part: "train", "validation" or "test"; None for test where there is one, else validation, else everything.
+            out: where to write predictions.csv, metrics.json and the figures; None for the run directory.
+            tta: take the mean over the rotations and mirror images of each image: eight times the work.
+            group_pattern: see `fit`.
+            resamples: of the bootstrap behind the intervals.
+            workers: threads for decoding; None for one a core.
+
+        Returns:
+            Its `metrics` are the contents of metrics.json; it shows itself as text.
+
+        Raises:
+            CustomCNNError: as `customcnn.evaluation.evaluate.evaluate` does, or the images are no longer there.
+        """
+        from customcnn.evaluation.evaluate import evaluate
+
+        data = _of_training(self.run) if folder is None else with_known_groups(scan(Path(folder)), group_pattern)
+        found = evaluate(
+            self.run,
+            data,
+            part=part,
+            weights="best" if self.path == self.run.best else "last",
+            out=None if out is None else Path(out),
+            resamples=resamples,
+            tta=tta,
+            device=self.device,
+            workers=workers,
+            say=warn,
+        )
+        for note in found.notes:
+            warn(f"Warning: {note}")
+        return found
+
+
+def _of_training(run: RunDir) -> Manifest:
+    """Return the images of a run, split as they were for its training."""
+    try:
+        root = Path(json.loads(run.environment.read_text())["data"])
+        data = dataclasses.replace(run.read_manifest(), root=root)
+        gone = (record.path for record in data.records if not (root / record.path).is_file())
+        missing = next((f"{show(path)} is missing" for path in gone), "")
+    except (OSError, ValueError, KeyError, CustomCNNError):  # an ensemble has no folder, a copied run may have no file
+        root, missing = run.path, "no manifest.csv or no environment.json"
+    if missing:
+        raise CustomCNNError(
+            "A network is scored on labelled images. Received: no folder, and those of the training are no longer in "
+            f"{show(root)} ({missing}). Give a folder of class folders."
+        )
+    return data
+
+
+@_errors_in_python()
 def load(run: str | Path | RunDir, *, weights: str = "best", runtime: str = "auto", device: str = "auto") -> Classifier:
     """Load a trained network, ready to predict and to explain. Notes, as about converted images, come as warnings.
 
@@ -49,6 +153,7 @@ def load(run: str | Path | RunDir, *, weights: str = "best", runtime: str = "aut
     return Classifier(found, weights=weights, runtime=runtime, device=device, say=warn)
 
 
+@_errors_in_python()
 def fit(
     folder: str | Path,
     *,
@@ -105,9 +210,9 @@ def fit(
     say = Say(verbose)
     result = train(data, run, chosen, resume=resume, replace_run=replace, workers=workers, progress=progress, say=say)
     say(_told(result, chosen))
-    classifier = Classifier(run, device=chosen.device, say=warn)
-    classifier.notes = [*classifier.notes, *found]
-    return classifier
+    trained = Classifier(run, device=chosen.device, say=warn)
+    trained.notes = [*trained.notes, *found]
+    return trained
 
 
 def _recipe(path: str | Path | None, model: str | None, settings: dict[str, object]) -> Recipe:
@@ -164,8 +269,8 @@ class Say:
 
 def warn(line: str) -> None:
     """Pass a line on through `warnings`, as if it came from the caller outside this package."""
-    message = line.removeprefix("Warning: ").removeprefix("Note: ")
-    leaks = line.startswith("Warning: ") and message != DRAWN
+    message = in_python(line.removeprefix("Warning: ").removeprefix("Note: "))
+    leaks = line.startswith("Warning: ") and "leakage" in message.lower()
     warnings.warn(message, LeakageWarning if leaks else UserWarning, stacklevel=_caller())
 
 

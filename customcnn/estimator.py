@@ -22,9 +22,11 @@ from customcnn.backend import devices
 from customcnn.data.manifest import Manifest, Record
 from customcnn.data.split import Shares, split_by_group, split_by_image
 from customcnn.errors import CustomCNNError, listed, show
+from customcnn.explain.explanation import Explanation, Method
 from customcnn.images.decode import encode
-from customcnn.inference.classifier import BATCH, probabilities
-from customcnn.inference.inputs import Picture, as_pixels
+from customcnn.inference.classifier import BATCH, explained, probabilities
+from customcnn.inference.inputs import Picture, as_pixels, is_several
+from customcnn.metrics.validation import require_finite
 from customcnn.recipe.recipe import Recipe, load_recipe, parse_recipe
 from customcnn.runs.run_dir import RunDir
 from customcnn.runs.saved_model import ModelInfo, load_model, read_info
@@ -158,12 +160,41 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
             for start in range(0, len(images), BATCH):
                 pixels = np.stack([as_pixels(image, size)[0] for image in images[start : start + BATCH]])
                 found.append(self.network_.probabilities(pixels))
-            return np.concatenate(found)
+            rows = np.concatenate(found)
+            require_finite(rows)
+            return rows
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each of N images, (N,)."""
         shares = self.predict_proba(X)
         return self.classes_[shares.argmax(axis=1)]
+
+    def explain(
+        self, image: Any, label: object = None, method: str | Method = "grad-cam", *, layer: str | None = None
+    ) -> Explanation:
+        """Find where in one image the network sees what speaks for a class.
+
+        Args:
+            image: one of what `fit` takes N of: a file, its bytes, a Pillow image, an array, a row of a table.
+            label: one of `classes_`; None for the predicted one.
+            method, layer: see `customcnn.Classifier.explain`.
+
+        Raises:
+            ValueError: something that is not one image, or no such class, method or layer.
+        """
+        check_is_fitted(self)
+        with _value_errors():
+            if is_several(image) and np.ndim(image) != 1:
+                raise InvalidInput(
+                    "One image is explained at a time. Received: several. Explain them one after the other."
+                )
+            images = self._images(image[None] if isinstance(image, np.ndarray) else [image], reset=False)
+            pixels = as_pixels(images[0], self.network_.info.input_size)[0]
+            shares = self.network_.probabilities(pixels[None])
+            require_finite(shares)
+            names = [str(name) for name in self.classes_]
+            wanted = None if label is None else str(label)
+            return explained(self.network_.model, pixels, shares[0], names, wanted, method, layer)
 
     def _checked(self, X: Any, y: Any, *, reset: bool = True) -> tuple[Sequence[Picture], np.ndarray]:
         if y is None:

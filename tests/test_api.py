@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import pickle
 import shutil
 import subprocess
@@ -15,15 +16,15 @@ from PIL import Image
 
 import customcnn
 from customcnn import api
-from customcnn.api import UNKNOWN_GROUPS, LeakageWarning, fit, load
+from customcnn.api import UNKNOWN_GROUPS, Classifier, LeakageWarning, fit, in_python, load
 from customcnn.data.leakage import DRAWN
 from customcnn.data.split import shares, split_by_image
 from customcnn.errors import CustomCNNError
 from customcnn.explain.gradcam import grad_cam, grad_cam_plus_plus, overlay
 from customcnn.images.decode import decode
-from customcnn.inference.classifier import Classifier
 from customcnn.inference.decision import Prediction
 from customcnn.inference.predictions import PICTURES, Predictions, as_row
+from customcnn.metrics.scores import format_report
 from customcnn.runs.run_dir import RunDir
 from tests.support.colors import SIZE, paint
 
@@ -318,6 +319,80 @@ def test_an_explanation_shows_itself(model, cell, tmp_path):
         found.save(tmp_path / "why.jpg")
 
 
+# ---------------------------------------------------------------- scores, the history, a representation
+
+
+def test_it_scores_itself_on_the_images_of_its_training(model, tmp_path):
+    found = model.evaluate(out=tmp_path / "out", resamples=5)
+    validation = model.run.read_manifest().part("validation")
+    assert (found.metrics["part"], found.metrics["images"]) == ("validation", len(validation.records))
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == found.metrics
+    text = repr(found)
+    assert text.startswith(format_report(found.metrics).splitlines()[0]) and "balanced accuracy" in text
+
+
+def test_it_scores_itself_on_a_folder_and_warns(model, folder, tmp_path):
+    with pytest.warns(LeakageWarning, match="that the network was trained on"):
+        found = model.evaluate(folder, out=tmp_path / "out", resamples=5)
+    assert found.metrics["images"] == 32 and found.notes[0] in repr(found)
+
+
+def test_images_of_another_size_are_scored_with_a_warning(model, make_folder, tmp_path):
+    photographs = make_folder({"all": 2, "hem": 2}, size=3 * SIZE)
+    with pytest.warns(UserWarning, match="4 of 4 images are plainly of another size") as caught:
+        model.evaluate(photographs, out=tmp_path / "out", resamples=2)
+    assert not [w for w in caught if w.category is LeakageWarning and "another size" in str(w.message)]
+
+
+def test_images_that_are_gone_cannot_be_scored(model, tmp_path):
+    copy = load(shutil.copytree(model.run.path, tmp_path / "run"))
+    copy.run.environment.write_text(json.dumps({"data": str(tmp_path / "nowhere")}))
+    with pytest.raises(CustomCNNError, match=r"no longer in '.*nowhere' \('all/.*bmp' is missing\)\. Give a folder"):
+        copy.evaluate()
+    copy.run.environment.unlink()
+    with pytest.raises(CustomCNNError, match=r"no environment\.json"):
+        copy.evaluate()
+
+
+def test_the_history_and_what_it_is(model):
+    assert model.history == model.run.read_history() and [row["epoch"] for row in model.history] == [1]
+    assert repr(model) == (
+        f"<Classifier: small from {str(model.run.best)!r}, all or hem, {SIZE} x {SIZE} pixels, epoch 1, "
+        "computed by keras>"
+    )
+
+
+# ---------------------------------------------------------------- errors in Python's words
+
+
+def test_a_cell_that_is_run_again_says_what_to_do(model, folder):
+    with pytest.raises(CustomCNNError) as caught:
+        fit(folder, out=model.run.path, **QUICK)
+    assert str(caught.value) == (
+        f"Run {str(model.run.path)!r} exists. Use resume=True to go on with it, or replace=True to delete it."
+    )
+
+
+def test_errors_name_arguments_and_commands_as_they_are():
+    assert in_python("--group-pattern takes one group. Received: --ratio 2. Choose another --out.") == (
+        "group_pattern takes one group. Received: ratio 2. Choose another out."
+    )
+    command = "An export is whole. Received: 'a--b'. Export it again: customcnn export 'run' --format onnx."
+    assert in_python(command) == command
+
+
+def test_errors_of_a_loaded_network_name_arguments(model, folder, tmp_path):
+    for call in (
+        lambda: load(model.run.path, runtime="abacus"),
+        lambda: model.evaluate(folder, part="test", out=tmp_path / "out"),
+        lambda: model.evaluate(folder, resamples=0, out=tmp_path / "out"),
+    ):
+        with pytest.raises(CustomCNNError) as caught:
+            call()
+        assert "--" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 # ---------------------------------------------------------------- lists of predictions
 
 
@@ -422,7 +497,7 @@ def test_type_checkers_see_the_names(tmp_path):
     told, _, status = mypy.run(
         ["--follow-imports=silent", "--ignore-missing-imports", f"--cache-dir={tmp_path}", str(tmp_path / "use.py")]
     )
-    assert "customcnn.inference.classifier.Classifier" in told and "customcnn.inference.decision.Prediction" in told
+    assert "customcnn.api.Classifier" in told and "customcnn.inference.decision.Prediction" in told
     assert 'Module has no attribute "nothing"' in told and status == 1
 
 

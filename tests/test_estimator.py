@@ -1,5 +1,6 @@
 """The scikit-learn estimator: its contract, the tools it is used with, and what it makes of images of every kind."""
 
+import copy
 import json
 import os
 import pickle
@@ -64,6 +65,28 @@ def paths(images, tmp_path_factory) -> list[Path]:
     for place, pixels in enumerate(images[0]):
         Image.fromarray(pixels).save(folder / f"{place}.png")
     return [folder / f"{place}.png" for place in range(len(images[0]))]
+
+
+def test_it_explains_what_it_says(fitted, images, paths):
+    pixels = images[0]
+    found = fitted.explain(pixels[0])
+    assert (found.label, found.heat.shape) == (fitted.predict(pixels[:1])[0], (SIZE, SIZE))
+    assert found.probabilities == dict(zip(fitted.classes_, fitted.predict_proba(pixels[:1])[0], strict=True))
+    np.testing.assert_array_equal(fitted.explain(paths[0]).heat, found.heat)
+    other = fitted.explain(pixels[0], "green", "occlusion")
+    assert (other.label, other.method) == ("green", "occlusion")
+    with pytest.raises(ValueError, match=r"Received: 'blue'; it knows 'green', 'red'"):
+        fitted.explain(pixels[0], "blue")
+    with pytest.raises(ValueError, match="One image is explained at a time"):
+        fitted.explain(pixels)
+
+
+def test_probabilities_of_nan_are_refused(fitted, images):
+    broken = copy.deepcopy(fitted)
+    weight = broken.network_.model.weights[-1]
+    weight.assign(weight * np.nan)
+    with pytest.raises(ValueError, match="NaN or infinite ones for 24 of 24 images"):
+        broken.predict(images[0])
 
 
 # ---------------------------------------------------------------- what it learns and says

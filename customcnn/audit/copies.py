@@ -19,6 +19,7 @@ from customcnn.data.manifest import Manifest, Record
 from customcnn.errors import CustomCNNError
 from customcnn.images.decode import open_image, read_file, to_rgb
 from customcnn.io import atomic
+from customcnn.io.csv_cells import as_text
 from customcnn.io.parallel import Workers, as_seen, is_pool, on_files, parallel, worker_count
 from customcnn.io.remote_path import Folder
 from customcnn.progress import Progress, silent
@@ -175,7 +176,7 @@ def write_groups(groups: Mapping[str, str], path: Path) -> None:
     """Write the group of every path as `customcnn split --groups` takes it: a CSV with the columns path and group."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerows([("path", "group"), *sorted(groups.items())])
+    writer.writerows(map(as_text, row) for row in [("path", "group"), *sorted(groups.items())])
     atomic.write_text(path, text.getvalue())
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from customcnn.audit.findings import Audit, Conflict, Deep, Pair, Quality, Share, Unlike
 from customcnn.audit.quality import ENOUGH
-from customcnn.errors import show
+from customcnn.errors import printable, show
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ def report(found: Audit) -> str:
     """Return an audit as text: the counts, what is shared, the first of each, and what it means."""
     lines = []
     for part, by_class in found.images.items():
-        classes = ", ".join(f"{label} {count:,}" for label, count in by_class.items())
+        classes = ", ".join(f"{printable(label)} {count:,}" for label, count in by_class.items())
         lines.append(f"{part}: {sum(by_class.values()):,} images ({classes})")
     lines += [f"Warning: {sentence(share)}" for share in found.shares]
     lines.append(f"label conflicts among duplicates: {len(found.label_conflicts):,}")

@@ -28,7 +28,7 @@ from customcnn.cli import (
     study,
     visualize,
 )
-from customcnn.cli.output import colour
+from customcnn.cli.output import colour, harmless
 from customcnn.errors import CustomCNNError
 from customcnn.progress import quietly
 
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Whoever read our output has left, as `head` does. Python would complain once more while it closes the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     else:
-        click.secho(message, fg="red" if status == 1 else None, err=True, color=colour())
+        click.secho(harmless(message), fg="red" if status == 1 else None, err=True, color=colour())
     sys.exit(status)
 
 

@@ -1,7 +1,9 @@
 """How the command line prints: warnings, tables, JSON, skipped files."""
 
 import json
+import math
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,18 @@ def say(line: str) -> None:
     """Print one line for the user on standard error; warnings in yellow where that is a terminal. See `NEVER_QUIET`."""
     if is_quiet() and not line.lstrip().startswith(NEVER_QUIET):
         return
-    click.secho(line, fg="yellow" if line.startswith("Warning:") else None, err=True, color=colour())
+    click.secho(harmless(line), fg="yellow" if line.startswith("Warning:") else None, err=True, color=colour())
+
+
+def harmless(text: str) -> str:
+    """Return text for a terminal: what it would obey in a name is escaped, the ends of lines stay."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def print_csv(text: str) -> None:
+    """Print CSV on standard output: as it is into a file or a pipe, harmless on a terminal."""
+    # With color, click leaves the text as it is.
+    click.echo(harmless(text) if sys.stdout.isatty() else text, nl=False, color=True)
 
 
 def say_skipped(skipped: Sequence[tuple[str, str]]) -> None:
@@ -45,8 +58,16 @@ def say_place(what: str, path: object, as_json: bool) -> None:
 
 
 def print_json(found: object) -> None:
-    """Print one JSON document on standard output; a path as text."""
-    click.echo(json.dumps(found, indent=2, default=str))
+    """Print one JSON document on standard output; a path as text, and NaN and infinity, which JSON lacks, as null."""
+    click.echo(json.dumps(_finite(found), indent=2, default=str))
+
+
+def _finite(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {key: _finite(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_finite(value) for value in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:

@@ -1,14 +1,18 @@
 """Commands on runs: evaluate, predict."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
 from customcnn.cli.networks import device_option, no_pack_option
-from customcnn.cli.output import GROUPS_UNKNOWN, json_option, print_json, say
+from customcnn.cli.output import GROUPS_UNKNOWN, json_option, print_csv, print_json, say, say_skipped
 from customcnn.inference.runtimes import NAMES
 from customcnn.progress import terminal
+
+if TYPE_CHECKING:
+    from customcnn.inference.predictions import Predictions
 
 weights_option = click.option(
     "--weights",
@@ -142,6 +146,7 @@ def evaluate(
 @click.option(
     "--tta", is_flag=True, help="The mean over the turns and mirror images of each image: eight times slower."
 )
+@skip_bad_option
 @device_option
 @workers_option
 def predict(
@@ -151,17 +156,21 @@ def predict(
     weights: str,
     runtime: str,
     tta: bool,
+    skip_bad: bool,
     device: str | None,
     workers: int | None,
 ) -> None:
     """Predict the class of image files, or of all images in a folder.
 
-    A network from customcnn calibrate also says where it is not sure, and what does not look like its images.
+    A network from customcnn calibrate also says where it is not sure, and what does not look like its images. A damaged
+    image is named, the others are answered all the same, and the status is 1, or 0 with --skip-bad.
 
     \b
     Example: customcnn predict runs/proposed cell.bmp
+             customcnn predict runs/proposed cells/ --format csv --skip-bad
     """
     from customcnn.data.leakage import DRAWN
+    from customcnn.images.decode import bad_images
     from customcnn.inference.classifier import predict as run_prediction
     from customcnn.runs.run_dir import RunDir
     from customcnn.runs.saved_model import read_info
@@ -172,19 +181,30 @@ def predict(
         weights=weights,
         runtime=runtime,
         tta=tta,
+        skip_bad=True,
         device=device or "auto",
         workers=workers,
         progress=terminal,
         say=say,
     )
+    if found:
+        _print(found, format)
+        if read_info(RunDir(run).weights(weights)).drawn:
+            say(f"Warning: trained on drawn cells. {DRAWN}")
+    if found.skipped and not (found and skip_bad):
+        raise bad_images(found.skipped, answered=len(found))
+    say_skipped(found.skipped)
+
+
+def _print(found: "Predictions", format: str) -> None:
     if format == "json":
-        print_json({"predictions": [prediction.as_dict() for prediction in found]})
+        skipped = [{"path": path, "reason": reason} for path, reason in found.skipped]
+        predictions = [prediction.as_dict() for prediction in found]
+        print_json({"predictions": predictions, **({"skipped": skipped} if skipped else {})})
     elif format == "csv":
-        click.echo(found.to_csv(), nl=False)
+        print_csv(found.to_csv())
     else:
         click.echo(found)
-    if read_info(RunDir(run).weights(weights)).drawn:
-        say(f"Warning: trained on drawn cells. {DRAWN}")
 
 
 COMMANDS = (evaluate, predict)

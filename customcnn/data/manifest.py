@@ -21,6 +21,7 @@ from customcnn.data.tables import rows as csv_rows
 from customcnn.errors import CustomCNNError, listed, show, show_all
 from customcnn.images.decode import SUFFIXES
 from customcnn.io.atomic import MARK, write_bytes
+from customcnn.io.csv_cells import as_text
 from customcnn.io.remote_path import Address, Folder, parse_folder
 
 MANIFEST = "manifest.csv"
@@ -100,7 +101,7 @@ class Manifest:
         data = io.BytesIO()
         text = io.TextIOWrapper(data, "utf-8", "surrogateescape", newline="")
         writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
-        writer.writerows(self._rows(extra))
+        writer.writerows(map(as_text, row) for row in self._rows(extra))
         text.flush()
         write_bytes(path, data.getvalue())
 

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 from customcnn.errors import CustomCNNError, show
+from customcnn.io.csv_cells import from_text
 from customcnn.io.remote_path import Address, Folder
 
 DELIMITERS = (",", ";", "\t")  # spreadsheets write semicolons where a comma is the decimal point
@@ -12,7 +13,7 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # the byte order marks of a spreadsheet's "
 
 
 def read_rows(path: Folder, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a CSV with a header into one dictionary a row.
+    """Read a CSV with a header into one dictionary per row, its cells as they were before `as_text`.
 
     Args:
         path: the file, UTF-8, with or without a byte order mark, or UTF-16 with one; separated by commas, semicolons
@@ -33,7 +34,7 @@ def rows(path: Folder, columns: Sequence[str]) -> Iterator[dict[str, str]]:
         # No newline is the end of a line but keeps its bytes: carriage returns inside names must not become newlines.
         with io.TextIOWrapper(file, encoding, errors="surrogateescape", newline="") as text:
             for row in _reader(text, path, columns):
-                yield {k: v or "" for k, v in row.items() if k is not None}
+                yield {from_text(k): from_text(v or "") for k, v in row.items() if k is not None}
     except (OSError, UnicodeError, csv.Error) as error:
         raise CustomCNNError(f"A CSV file is readable text. Received: {show(path)} ({error}).") from None
 

@@ -14,13 +14,14 @@ from customcnn.data.manifest import Manifest, Record
 from customcnn.data.pack import Packed, find_pack, pack, stream
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.images.decode import converted_note
+from customcnn.images.sizes import size_note, sizes_in
 from customcnn.inference.classifier import BATCH, probabilities
 from customcnn.inference.tta import averaged_probabilities
 from customcnn.io import atomic
 from customcnn.metrics.calibration import calibration
 from customcnn.metrics.clinical import clinical
 from customcnn.metrics.curves import Threshold, choose_threshold
-from customcnn.metrics.scores import evaluate_predictions
+from customcnn.metrics.scores import evaluate_predictions, format_report
 from customcnn.progress import Progress, silent
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from customcnn.runs.saved_model import ModelInfo, load_model, read_classifier
@@ -29,13 +30,19 @@ if TYPE_CHECKING:
     import keras
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
-    """What `evaluate` found: the contents of metrics.json, and the sentences that belong beside every score."""
+    """What `evaluate` found: the contents of metrics.json, and the sentences that belong beside every score.
+
+    It shows itself as the text that `customcnn evaluate` prints.
+    """
 
     metrics: dict[str, Any]
     leakage: Leakage
     notes: list[str]
+
+    def __repr__(self) -> str:
+        return "\n".join([format_report(self.metrics), *(f"Warning: {note}" for note in self.notes)])
 
 
 def evaluate(
@@ -75,7 +82,7 @@ def evaluate(
         no_pack: decode the images batch by batch, see `customcnn.data.pack.stream`: slower, and nothing on the disk.
         workers: threads for decoding; None for one a core.
         progress: draws the bar, see `customcnn.progress`.
-        say: receives the note about converted images.
+        say: receives the notes about converted images, and about images of another size than those of the training.
 
     Raises:
         CustomCNNError: no trained network, no such part or column, no resample, or a class that the network does not
@@ -88,6 +95,8 @@ def evaluate(
     info = read_classifier(path)
     scored, name = choose_part(data, part)
     require_known(run, info, scored)
+    if info.sides and (note := size_note(info.sides, sizes_in(data.root, [record.path for record in scored.records]))):
+        say(f"Warning: {note}")
     columns = {column: column_values(scored, column) for column in strata}
     used = devices.configure(device)
     model = load_model(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from customcnn.errors import CustomCNNError, show
+from customcnn.errors import CustomCNNError, printable, show
 from customcnn.explain.gradcam import GradCam, overlay
 from customcnn.explain.occlusion import occlusion, signed_overlay
 from customcnn.html.page import Html, data_uri, escape
@@ -70,8 +70,8 @@ class Explanation:
     @property
     def caption(self) -> str:
         """What the picture shows, in one line."""
-        shares = ", ".join(f"{label} {share:.3f}" for label, share in self.probabilities.items())
-        return f"{self.method} for {self.label} ({shares})"
+        shares = ", ".join(f"{printable(label)} {share:.3f}" for label, share in self.probabilities.items())
+        return f"{self.method} for {printable(self.label)} ({shares})"
 
     def save(self, path: str | Path) -> Path:
         """Write the image and the overlay beside each other as PNG, small ones enlarged, whole or not at all.

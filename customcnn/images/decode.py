@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +28,9 @@ libtiff.silence()
 DECODING = 2
 """Raised whenever the same files come out as other pixels: what was decoded before is then decoded anew."""
 
+NAMED = 5
+"""So many images are named in an error or a note."""
+
 REDUCED = "customcnn_reduced"
 """Key of `Image.info` where Pillow gave 8 bits of a file's 16, as it does for PNGs in colour: the file's own kind."""
 
@@ -47,6 +50,17 @@ class BadImage(CustomCNNError):
 
     def __reduce__(self) -> tuple[type["BadImage"], tuple[str | Folder, str]]:
         return BadImage, (self.path, self.reason)  # errors cross from worker processes by pickle
+
+
+def bad_images(bad: Sequence[tuple[str, str]], *, answered: int) -> CustomCNNError:
+    """Return the error about images that have no answer, (name, reason) of each, beside others that have one."""
+    if len(bad) == 1 and not answered:
+        return BadImage(*bad[0])
+    named = ", ".join(f"{show(name)}, {reason}" for name, reason in bad[:NAMED])
+    more = f" and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
+    way = f" The {answered:,} others are answered. Remove it or use --skip-bad." if answered else " Check the files."
+    way = way if len(bad) == 1 else way.replace("Remove it", "Remove them")
+    return CustomCNNError(f"Images are single pictures of a known format. Received: {named}{more}.{way}")
 
 
 def open_image(data: bytes, path: str | Folder) -> Image.Image:
@@ -198,6 +212,8 @@ def read_file(path: Folder) -> bytes:
     try:
         if isinstance(path, Path) and path.stat().st_size > MAX_BYTES:
             raise BadImage(path, f"a file of more than {MAX_BYTES >> 20} MiB")
+        if isinstance(path, Path) and not (path.is_file() or path.is_dir()) and path.exists():
+            raise BadImage(path, "no regular file")  # a named pipe would be waited for
         return path.read_bytes()
     except OSError as error:
         raise BadImage(path, f"unreadable ({error.strerror})") from None

@@ -13,18 +13,20 @@ import numpy as np
 
 from customcnn.backend import devices
 from customcnn.data.leakage import run_notes
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, printable, show, show_all
 from customcnn.explain.explanation import Explanation, Method, heat_map, laid_over
-from customcnn.images.decode import converted_note
+from customcnn.images.decode import BadImage, converted_note
 from customcnn.images.readers import reader
+from customcnn.images.sizes import size_note
 from customcnn.inference.decision import Judge, Prediction
-from customcnn.inference.inputs import Picture, as_pixels, is_several, listed, name_of
+from customcnn.inference.inputs import Picture, as_pixels, extent, is_several, listed, name_of
 from customcnn.inference.predictions import PICTURES, Predictions
 from customcnn.inference.runtimes import BATCH as BATCH_EXPORTED
 from customcnn.inference.runtimes import NAMES, Exported, Network, StaleExport, export_path, is_installed, open_exported
 from customcnn.inference.tta import averaged
 from customcnn.io.parallel import parallel
 from customcnn.metrics.scores import two_columns
+from customcnn.metrics.validation import require_finite
 from customcnn.progress import Progress, silent
 from customcnn.runs.run_dir import RunDir
 from customcnn.runs.saved_model import load_model, read_classifier
@@ -57,6 +59,7 @@ class Classifier:
         info: what that file carries: class names, input size, calibration.
         judge: what makes predictions of probabilities.
         runtime: what computes: "keras", "openvino", "onnx" or "litert".
+        device: what was asked for.
 
     Raises:
         CustomCNNError: no trained network, or no export of these weights for the runtime that is asked for.
@@ -76,14 +79,27 @@ class Classifier:
         self.info = read_classifier(self.path)
         self.judge = Judge.of(self.info)
         self.runtime, self._exported = _chosen(self.path, runtime, device, say)
-        self._asked_device = device
+        self.device = device
         self._lock = Lock()
         self._compiled: dict[bool, Network] = {}
+
+    def __repr__(self) -> str:
+        height, width = self.info.input_size
+        names = " or ".join(map(printable, self.classes))
+        return (
+            f"<Classifier: {printable(self.info.model)} from {show(self.path)}, {names}, {height} x {width} pixels, "
+            f"epoch {self.info.epoch}, computed by {self.runtime}>"
+        )
 
     @property
     def classes(self) -> list[str]:
         """The class names, in the order of the probabilities."""
         return self.info.classes
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One dictionary an epoch of the whole training, as in history.csv: what `pandas.DataFrame` takes."""
+        return self.run.read_history() or [dict(row) for row in self.info.history]
 
     @cached_property
     def notes(self) -> list[str]:
@@ -93,7 +109,7 @@ class Classifier:
     @cached_property
     def model(self) -> "keras.Model":
         """The Keras network, loaded when it is first needed."""
-        device = devices.configure(self._asked_device)
+        device = devices.configure(self.device)
         model = load_model(self.path)
         devices.prepare(model, device)
         return model
@@ -115,7 +131,16 @@ class Classifier:
 
         Returns:
             float64 (N, classes); rows sum to 1.
+
+        Raises:
+            CustomCNNError: the network gives NaN or infinite ones.
         """
+        found = self.outputs(images)
+        require_finite(found)
+        return found
+
+    def outputs(self, images: np.ndarray) -> np.ndarray:
+        """Return what `probabilities` returns, NaN included: who answers for many asks which rows are good."""
         with self._lock:
             return np.concatenate([two_columns(raw) for raw in self._network(len(images))([images])])
 
@@ -124,6 +149,7 @@ class Classifier:
         images: Picture | Iterable[Picture],
         *,
         tta: bool = False,
+        skip_bad: bool = False,
         workers: int | None = None,
         progress: Progress = silent,
     ) -> Predictions:
@@ -133,6 +159,8 @@ class Classifier:
             images: one or several, see `Picture`; an array (N, H, W, 3) is N images.
             tta: take the mean over the turns and mirror images of each, see `customcnn.inference.tta`: eight times the
                 work.
+            skip_bad: leave out what cannot be used as an image, and list it in `skipped` of what is returned, instead
+                of failing.
             workers: threads for decoding; None for one a core.
             progress: draws the bar, see `customcnn.progress`.
 
@@ -141,30 +169,43 @@ class Classifier:
             "image 1" and so on, by its place. In a notebook the list shows itself as a table.
 
         Raises:
-            CustomCNNError: something that is not an image.
+            CustomCNNError: something that is not an image, or a network that gives NaN or infinite probabilities.
         """
         pictures = listed(images)
         if tta and self.judge.sets:
             self.say("Note: the sets of classes were fitted without --tta; their coverage is not promised with it.")
         read = reader(len(pictures))
 
-        def decode(picture: Picture) -> tuple[np.ndarray, str, float | None]:
-            pixels, mode = as_pixels(picture, self.info.input_size, read)
-            return pixels, mode, self.judge.look(pixels)
+        def decode(place: int) -> _Decoded | BadImage:
+            picture = pictures[place]
+            try:
+                pixels, mode = as_pixels(picture, self.info.input_size, read)
+            except BadImage as error:
+                if not skip_bad:
+                    raise
+                return BadImage(name_of(picture, place), error.reason)
+            size = extent(picture) if self.info.sides else None
+            return _Decoded(name_of(picture, place), pixels, mode, self.judge.look(pixels), size)
 
         found: list[Prediction] = []
         stream = _Stream(BATCH_EXPORTED if self._exported else BATCH, keep=len(pictures) <= PICTURES)
         with progress(len(pictures), "predict") as advance, self._lock:
             network = self._network(len(pictures))
-            outputs = (averaged(network) if tta else network)(stream.batches(parallel(decode, pictures, workers)))
-            for raw in outputs:
-                for row in two_columns(raw):
-                    name = name_of(pictures[len(found)], len(found))
-                    found.append(self.judge.judge(name, row, stream.novelties.popleft()))
+            decoded = parallel(decode, range(len(pictures)), workers)
+            for raw in (averaged(network) if tta else network)(stream.batches(decoded)):
+                rows = two_columns(raw)
+                require_finite(rows)
+                for row in rows:
+                    name, novelty = stream.waiting.popleft()
+                    found.append(self.judge.judge(name, row, novelty))
                 advance(len(raw))
+            advance(len(stream.skipped))
         if note := converted_note(stream.kinds):
             self.say(note)
-        return Predictions(found, stream.pictures, lambda: self.notes)
+        beside = [note] if (note := size_note(self.info.sides, stream.sizes)) else []
+        for note in beside:
+            self.say(f"Warning: {note}")
+        return Predictions(found, stream.pictures, lambda: [*self.notes, *beside], stream.skipped)
 
     def explain(
         self,
@@ -191,25 +232,10 @@ class Classifier:
             raise CustomCNNError(
                 "One image is explained at a time. Received: several. Explain them one after the other."
             )
-        if label is not None and label not in self.classes:
-            raise CustomCNNError(
-                f"A class of the network is explained. Received: {show(label)}; it knows {show_all(self.classes)}."
-            )
         pixels = self.pixels(image)
         shares = self.probabilities(pixels[None])[0]
-        index = int(shares.argmax()) if label is None else self.classes.index(label)
         with self._lock:
-            model = self.model
-            heat = heat_map(model, lambda some: probabilities(model, some), pixels, index, method, layer)
-        return Explanation(
-            image=pixels,
-            heat=heat,
-            label=self.classes[index],
-            probabilities={name: float(share) for name, share in zip(self.classes, shares, strict=True)},
-            method=method if isinstance(method, str) else getattr(method, "__name__", "a function"),
-            overlay=laid_over(pixels, heat, method),
-            notes=self.notes,
-        )
+            return explained(self.model, pixels, shares, self.classes, label, method, layer, self.notes)
 
     def _network(self, images: int) -> Network:
         """Return what computes about so many images at a time."""
@@ -242,23 +268,44 @@ def _chosen(path: Path, runtime: str, device: str, say: Say) -> tuple[str, Expor
         return "keras", None
 
 
+@dataclass(frozen=True)
+class _Decoded:
+    """One image, its name, and what was seen of it; `size` is the width and height of its file."""
+
+    name: str
+    pixels: np.ndarray
+    kind: str
+    novelty: float | None
+    size: tuple[int, int] | None
+
+
 @dataclass
 class _Stream:
-    """Decoded images on their way to the network, and what was seen of them."""
+    """Decoded images on their way to the network, and what was seen of them; `waiting` have no answer yet."""
 
     size: int
     keep: bool = False
     pictures: list[np.ndarray] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
-    novelties: deque[float | None] = field(default_factory=deque)
+    sizes: dict[str, tuple[int, int] | None] = field(default_factory=dict)
+    waiting: deque[tuple[str, float | None]] = field(default_factory=deque)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
 
-    def batches(self, decoded: Iterator[tuple[np.ndarray, str, float | None]]) -> Iterator[np.ndarray]:
-        while some := list(islice(decoded, self.size)):
-            self.kinds.update(kind for _, kind, _ in some)
-            self.novelties.extend(novelty for *_, novelty in some)
-            images = [image for image, *_ in some]
-            self.pictures += images if self.keep else []
-            yield np.stack(images)
+    def batches(self, decoded: Iterator[_Decoded | BadImage]) -> Iterator[np.ndarray]:
+        good = self._good(decoded)
+        while some := list(islice(good, self.size)):
+            self.kinds.update(one.kind for one in some)
+            self.sizes.update((one.name, one.size) for one in some)
+            self.waiting.extend((one.name, one.novelty) for one in some)
+            self.pictures += [one.pixels for one in some] if self.keep else []
+            yield np.stack([one.pixels for one in some])
+
+    def _good(self, decoded: Iterator[_Decoded | BadImage]) -> Iterator[_Decoded]:
+        for one in decoded:
+            if isinstance(one, BadImage):
+                self.skipped.append((str(one.path), one.reason))
+            else:
+                yield one
 
 
 def probabilities(model: "keras.Model", images: np.ndarray) -> np.ndarray:
@@ -274,6 +321,46 @@ def probabilities(model: "keras.Model", images: np.ndarray) -> np.ndarray:
     return two_columns(model.predict_on_batch(images))
 
 
+def explained(
+    model: "keras.Model",
+    pixels: np.ndarray,
+    shares: np.ndarray,
+    classes: Sequence[str],
+    label: str | None,
+    method: str | Method,
+    layer: str | None = None,
+    notes: Sequence[str] = (),
+) -> Explanation:
+    """Find where in an image a network sees what speaks for a class.
+
+    Args:
+        model: the Keras network.
+        pixels: uint8 (H, W, 3) at its input size.
+        shares: the probabilities (C,) of the image.
+        classes: their names.
+        label, method, layer: see `Classifier.explain`.
+        notes: the warnings that belong beside every answer of the network.
+
+    Raises:
+        CustomCNNError: as `Classifier.explain`.
+    """
+    if label is not None and label not in classes:
+        raise CustomCNNError(
+            f"A class of the network is explained. Received: {show(label)}; it knows {show_all(classes)}."
+        )
+    index = int(shares.argmax()) if label is None else [*classes].index(label)
+    heat = heat_map(model, lambda some: probabilities(model, some), pixels, index, method, layer)
+    return Explanation(
+        image=pixels,
+        heat=heat,
+        label=classes[index],
+        probabilities={name: float(share) for name, share in zip(classes, shares, strict=True)},
+        method=method if isinstance(method, str) else getattr(method, "__name__", "a function"),
+        overlay=laid_over(pixels, heat, method),
+        notes=[*notes],
+    )
+
+
 def predict(
     run: RunDir,
     images: Sequence[Path],
@@ -281,6 +368,7 @@ def predict(
     weights: str = "best",
     runtime: str = "auto",
     tta: bool = False,
+    skip_bad: bool = False,
     device: str = "auto",
     workers: int | None = None,
     progress: Progress = silent,
@@ -299,17 +387,20 @@ def predict(
             these very weights is there and OpenVINO is installed, and no GPU is asked for.
         tta: take the mean over the turns and mirror images of each image, see `customcnn.inference.tta`: eight times
             the work.
+        skip_bad: leave out what cannot be used as an image, and list it in `skipped` of what is returned, instead of
+            failing.
         device: "auto", "cpu" or "gpu".
         workers: threads for decoding; None for one a core.
         progress: draws the bar, see `customcnn.progress`.
-        say: receives the notes about converted images, about an export that is not used, and about sets of classes
-            that were fitted without `tta`.
+        say: receives the notes about converted images, about images of another size than those of the training, about
+            an export that is not used, and about sets of classes that were fitted without `tta`.
 
     Returns:
         One prediction a file, in the order given; a folder's files sorted by name.
 
     Raises:
-        CustomCNNError: no trained network, a file that is not an image, or no export of these weights for the runtime.
+        CustomCNNError: no trained network, a file that is not an image, no export of these weights for the runtime, or
+            a network that gives NaN or infinite probabilities.
     """
     classifier = Classifier(run, weights=weights, runtime=runtime, device=device, say=say)
-    return classifier.predict(images, tta=tta, workers=workers, progress=progress)
+    return classifier.predict(images, tta=tta, skip_bad=skip_bad, workers=workers, progress=progress)

@@ -1,5 +1,6 @@
 """What a network can be asked about: files and folders, a file's bytes, Pillow images, arrays."""
 
+import io
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 from customcnn.errors import CustomCNNError, show
 from customcnn.images.decode import SUFFIXES, kind, load, open_image, resize, to_rgb
 from customcnn.images.readers import Reader, read
+from customcnn.images.sizes import size_of
 
 Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
 """One image: a file, a file's bytes, a Pillow image, or uint8 (H, W, 3) or (H, W)."""
@@ -55,6 +57,15 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
             f"Received: {pixels.dtype} {pixels.shape}. Convert it."
         )
     return Image.fromarray(pixels)
+
+
+def extent(picture: Picture) -> tuple[int, int] | None:
+    """Return width and height of an image in pixels, as its header has them; None where that is not known."""
+    if isinstance(picture, str | PathLike):
+        return size_of(Path(picture))
+    if isinstance(picture, np.ndarray):
+        return picture.shape[1], picture.shape[0]
+    return picture.size if isinstance(picture, Image.Image) else size_of(io.BytesIO(picture))
 
 
 def listed(images: Picture | Iterable[Picture]) -> list[Picture]:

@@ -32,6 +32,7 @@ class Predictions(list[Prediction]):
         found: the predictions.
         pictures: uint8 (H, W, 3) of each image as the network took it; empty where there are too many to show.
         notes: the warnings that belong beside every answer; or a function that returns them, asked when they are shown.
+        skipped: (name, reason) of what is no image, and has no prediction.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class Predictions(list[Prediction]):
         found: Iterable[Prediction] = (),
         pictures: Sequence[np.ndarray] = (),
         notes: Sequence[str] | Callable[[], Sequence[str]] = (),
+        skipped: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__(found)
         self.pictures = list(pictures)
         self._notes = notes
+        self.skipped = list(skipped)
 
     @property
     def notes(self) -> list[str]:
@@ -51,7 +54,7 @@ class Predictions(list[Prediction]):
         return self._notes
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Predictions, (list(self), self.pictures, self.notes)
+        return Predictions, (list(self), self.pictures, self.notes, self.skipped)
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Prediction: ...

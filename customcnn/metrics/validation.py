@@ -35,12 +35,21 @@ def check_rows(labels: np.ndarray, rows: np.ndarray, classes: int) -> tuple[np.n
         raise CustomCNNError("Scores need at least one image. Received: 0 images. Name a folder or part that has some.")
     if rows.shape != (len(labels), classes):
         raise ValueError(f"Probabilities are ({len(labels)}, {classes}). Received: {rows.shape}.")
+    require_finite(rows)
+    return labels, rows
+
+
+def require_finite(rows: np.ndarray) -> None:
+    """Refuse probabilities (N, C) that are no finite numbers.
+
+    Raises:
+        CustomCNNError: a number is NaN or infinite.
+    """
     if bad := int((~np.isfinite(rows)).any(axis=1).sum()):
         raise CustomCNNError(
-            f"Probabilities are finite numbers. Received: NaN or infinite ones for {bad:,} of {len(labels):,} images. "
+            f"Probabilities are finite numbers. Received: NaN or infinite ones for {bad:,} of {len(rows):,} images. "
             "The network has diverged: train it again with a lower learning rate."
         )
-    return labels, rows
 
 
 def check_probabilities(labels: np.ndarray, probabilities: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:

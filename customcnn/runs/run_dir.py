@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from customcnn.data.manifest import Manifest, read_manifest, read_rows
 from customcnn.errors import CustomCNNError, show
 from customcnn.io.atomic import write_text
+from customcnn.io.csv_cells import as_text
 from customcnn.recipe.recipe import Recipe, parse_recipe
 
 if TYPE_CHECKING:
@@ -197,12 +198,15 @@ class RunDir:
 
 
 def rows_to_csv(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return CSV text with a header from the first row's keys; empty for no rows."""
+    """Return CSV text with a header from the first row's keys; empty for no rows. See `as_text` about formulas."""
     text = io.StringIO()
     if rows:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        keys = list(rows[0])
+        cells = [[as_text(cell) for cell in line] for line in (keys, *([row[key] for key in keys] for row in rows))]
+        # A carriage return is quoted only when everything is.
+        returns = any(isinstance(cell, str) and "\r" in cell for line in cells for cell in line)
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
+        writer.writerows(cells)
     return text.getvalue()
 
 

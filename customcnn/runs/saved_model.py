@@ -49,6 +49,8 @@ class ModelInfo:
         calibration: what `customcnn calibrate` found: temperature, part, images, groups, sets (see
             `customcnn.metrics.conformal.Conformal`) and novelty (see `customcnn.metrics.out_of_distribution.Novelty`);
             None where it has not run.
+        sides: the shortest and the longest side of the training images in pixels, before they were resized to the input
+            size; None where that is not known.
     """
 
     model: str
@@ -59,9 +61,10 @@ class ModelInfo:
     epoch: int = 0
     history: Sequence[Mapping[str, float]] = ()
     calibration: Mapping[str, Any] | None = None
+    sides: tuple[int, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the attributes, ready for JSON; `calibration` only where there is one."""
+        """Return the attributes, ready for JSON; `calibration` and `sides` only where there are any."""
         return {key: value for key, value in vars(self).items() if value is not None}
 
 
@@ -90,7 +93,8 @@ def read_info(path: Path) -> ModelInfo:
         with zipfile.ZipFile(path) as archive:
             _require_plain_sizes(archive, path)
             values = json.loads(archive.read(INFO))
-        info = ModelInfo(**{**values, "input_size": tuple(values["input_size"])})
+        pairs = {key: tuple(values[key]) for key in ("input_size", "sides") if key in values}
+        info = ModelInfo(**{**values, **pairs})
         _require_types(info)
         return info
     except MemoryError:
@@ -129,6 +133,10 @@ def _require_types(info: ModelInfo) -> None:
         "epoch": (_is_count(info.epoch), "a whole number"),
         "history": (_is_table(info.history), "a list of rows of numbers"),
         "calibration": (calibration is None or _is_calibration(calibration), "what customcnn calibrate writes"),
+        "sides": (
+            info.sides is None or (len(info.sides) == 2 and all(_is_count(n) and n > 0 for n in info.sides)),
+            "two numbers of pixels",
+        ),
     }
     for key, (fine, rule) in rules.items():
         if not fine:

@@ -165,7 +165,7 @@ def result(answers: list[Answer], warnings: list[str]) -> dict[str, Any]:
     note = converted_note(kinds)
     return {
         "predictions": [found.prediction.as_dict() for found in answers if found.prediction],
-        "warnings": warnings,
+        "warnings": [*warnings, *(found.warning for found in answers if found.warning)],
         "notes": [note] if note else [],
     }
 

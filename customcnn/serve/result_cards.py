@@ -1,6 +1,5 @@
 """What the page shows of its answers: one card an image, a line that sums up, the table as CSV."""
 
-import csv
 import io
 from base64 import b64encode
 from collections import Counter
@@ -80,7 +79,8 @@ def card(answer: Answer, heat: np.ndarray | None, waiting: bool, limit: float | 
         return Html(f'<article class="cc-card">{name}<p class="cc-bad">{escape(answer.error)}</p></article>')
     pictures = _pictures(answer, heat, waiting)
     lines = "".join(_bar(label, value, label == found.label) for label, value in found.probabilities.items())
-    words = f"{_verdict(found)}{_novel(found, limit)}"
+    other = f'<p class="cc-warn">{escape(answer.warning)}</p>' if answer.warning else ""
+    words = f"{_verdict(found)}{_novel(found, limit)}{other}"
     return Html(f'<article class="cc-card">{pictures}{name}{words}<dl class="cc-bars">{lines}</dl></article>')
 
 
@@ -145,14 +145,8 @@ def csv_table(answers: Sequence[Answer]) -> str:
     rows = [as_row(answer.prediction) if answer.prediction else {"file": answer.name} for answer in answers]
     if any(answer.error for answer in answers):
         rows = [{**row, "error": answer.error} for row, answer in zip(rows, answers, strict=True)]
-    longest = max(rows, key=len)
-    if all(len(row) == len(longest) for row in rows):
-        return rows_to_csv(rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(longest), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    columns = max(rows, key=len)
+    return rows_to_csv([{column: row.get(column, "") for column in columns} for row in rows])
 
 
 def heading(info: ModelInfo, run: str, warnings: Sequence[str], report: bool) -> str:

@@ -16,6 +16,7 @@ from customcnn.errors import CustomCNNError, show
 from customcnn.explain.gradcam import GradCam
 from customcnn.images.decode import FORMATS, BadImage, kind, open_image, resize, to_rgb
 from customcnn.images.limits import BoundedFile
+from customcnn.images.sizes import size_note
 from customcnn.inference.classifier import Classifier
 from customcnn.inference.decision import Prediction
 from customcnn.serve.batching import Batcher
@@ -45,6 +46,7 @@ class Answer:
         kind: of its pixels, see `customcnn.images.decode.kind`.
         pixels: as the network takes it, uint8 (H, W, 3).
         shown: the image at a size to look at, uint8 (h, w, 3); None unless it was asked for.
+        warning: that it is plainly of another size than the training images; "" for none.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Answer:
     kind: str = "RGB"
     pixels: np.ndarray | None = None
     shown: np.ndarray | None = None
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class _Decoded:
     kind: str
     novelty: float | None
     shown: np.ndarray | None
+    size: tuple[int, int]
 
 
 class Service:
@@ -74,7 +78,7 @@ class Service:
     def __init__(self, classifier: Classifier, limits: Limits) -> None:
         self.classifier, self.limits = classifier, limits
         self._decoders = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "customcnn-decode")
-        self._batcher = Batcher(classifier.probabilities)
+        self._batcher = Batcher(classifier.outputs)
         self._one_large = threading.Lock()
         self._places = asyncio.Semaphore(LARGE_AT_ONCE)
         self._loading = threading.Lock()
@@ -141,14 +145,15 @@ class Service:
             line = f"A network gives numbers. Received: none for {show(upload.name)}. Train the network again."
             return Answer(upload.name, error=line)
         prediction = self.classifier.judge.judge(upload.name, row, decoded.novelty)
-        return Answer(upload.name, prediction, "", decoded.kind, decoded.pixels, decoded.shown)
+        warning = size_note(self.classifier.info.sides, {upload.name: decoded.size})
+        return Answer(upload.name, prediction, "", decoded.kind, decoded.pixels, decoded.shown, warning)
 
     def _decode(self, upload: Upload, shown: bool) -> _Decoded:
         with self._one_large if _is_large(upload.data) else nullcontext():
             image = open_image(upload.data, upload.name)
             pixels = self.classifier.pixels(image)
             small = _small(image) if shown else None
-        return _Decoded(pixels, kind(image), self.classifier.judge.look(pixels), small)
+        return _Decoded(pixels, kind(image), self.classifier.judge.look(pixels), small, image.size)
 
     async def explain(self, answer: Answer) -> np.ndarray | None:
         """Return the Grad-CAM of an answer's class, float32 (H, W), 0..1; None for a network without feature maps."""

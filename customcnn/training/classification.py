@@ -12,6 +12,7 @@ from customcnn.backend.process_group import Job
 from customcnn.data.manifest import Manifest, require_classes
 from customcnn.data.pack import Packed
 from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.images.sizes import side_range, sizes_in
 from customcnn.models import build_model, get_spec
 from customcnn.recipe.recipe import KEYS, Recipe
 from customcnn.recipe.sampling import class_weights, deal, epoch_rows
@@ -61,8 +62,9 @@ def classifier_task(data: Manifest, recipe: Recipe, say: Callable[[str], object]
     """
     classes = _check_data(data)
     size = input_size(recipe)
+    sides = side_range(sizes_in(data.root, [record.path for record in data.part("train").records]).values())
     return Task(
-        ModelInfo(recipe.model, classes, size, _positive(recipe, classes), data.drawn),
+        ModelInfo(recipe.model, classes, size, _positive(recipe, classes), data.drawn, sides=sides),
         lambda device: new_model(recipe, classes, size, device, say),
         lambda model: compile_model(model, recipe),
         lambda packed, model, devices, job: _labelled(packed, model, recipe, classes, devices, job),

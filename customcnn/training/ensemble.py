@@ -102,7 +102,8 @@ def ensemble(
 
     devices.configure()
     model = soft_vote([load_model(member.file) for member in members], [member.weight for member in members], size)
-    info = ModelInfo(NAME, first.classes, size, first.positive, any(member.info.drawn for member in members))
+    drawn = any(member.info.drawn for member in members)
+    info = ModelInfo(NAME, first.classes, size, first.positive, drawn, sides=_sides(members))
     with Staging(out.path, replace=replace_run) as work:
         run = RunDir(work)
         save_model(model, info, run.best)
@@ -111,6 +112,12 @@ def ensemble(
         write_text(run.environment, json.dumps(devices.environment(), indent=2) + "\n")
         write_text(run.recipe, _recipe_text(recipe))
     return members
+
+
+def _sides(members: Sequence[Member]) -> tuple[int, int] | None:
+    """Return the range of sides that every member has seen; None where one does not know its own."""
+    known = [member.info.sides for member in members if member.info.sides]
+    return (min(low for low, _ in known), max(high for _, high in known)) if len(known) == len(members) else None
 
 
 def soft_vote(models: Sequence["keras.Model"], weights: Sequence[float], input_size: tuple[int, int]) -> "keras.Model":

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import re
 import resource
@@ -276,6 +277,31 @@ def test_pictures_by_name(here, fails, trained, name, kind):
     (here / ODD).write_bytes(content)
     out: Words = ["--out", "dst"] if name == "visualize" else []
     assert reason in fails(name, trained, ODD, *out)
+
+
+def test_damaged_pictures_cost_the_others_nothing(here, shell, works, trained):
+    class_folders(here / "cells", count=2)
+    good, folder = str(here / "cells" / "all" / "1.png"), here / "cells" / "all"
+    for number in range(7):
+        (folder / f"bad{number}.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    (here / "one").mkdir()
+    (here / "one" / "bad.png").write_bytes(b"")
+    words = ["predict", trained, folder]
+    status, output, errors = shell(*words, here / "one")
+    assert status == 1 and [line.split("  ")[0] for line in output.splitlines()] == [str(folder / "0.png"), good]
+    error = errors.splitlines()[-1]
+    assert error.startswith("Error: Images are single pictures of a known format. Received: '")
+    assert "bad4.png', damaged (" in error and error.endswith(
+        " and 3 more. The 2 others are answered. Remove them or use --skip-bad."
+    )
+    assert "bad5" not in error and "use --skip-bad" in error
+    output, errors = works(*words, "--skip-bad")
+    assert len(output.splitlines()) == 2 and errors.count("Skipped: ") == 1 and "bad6.png' (damaged" in errors
+    output, _ = works(*words, "--skip-bad", "--json")
+    found = json.loads(output)
+    assert len(found["predictions"]) == 2 and len(found["skipped"]) == 7
+    status, output, errors = shell("predict", trained, here / "one", "--skip-bad", "--json")
+    assert (status, output) == (1, "") and "bad.png', an empty file" in errors, "nothing is left to be answered"
 
 
 @pytest.mark.parametrize("name", ["predict", "visualize"])

@@ -1,7 +1,10 @@
 """A network that stays loaded: the same answers whichever way an image comes in, and what it refuses."""
 
 import io
+import os
+import pickle
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,11 +14,13 @@ import pytest
 from PIL import Image
 
 from customcnn.data.manifest import scan
+from customcnn.export import export
 from customcnn.images.decode import decode
+from customcnn.images.readers import quick_read, read
 from customcnn.inference.classifier import Classifier, predict, probabilities
 from customcnn.inference.inputs import is_several, listed
 from customcnn.runs.run_dir import RunDir
-from customcnn.runs.saved_model import load_model
+from customcnn.runs.saved_model import load_model, read_info, save_model
 from customcnn.training.train import train
 from tests.support.colors import SIZE, paint, recipe
 from tests.support.errors import refused
@@ -207,6 +212,82 @@ def test_missing_files_and_empty_folders_are_refused(classifier, tmp_path):
     assert "does not exist" in bad_input(classifier.predict, tmp_path / "nowhere.bmp")
     assert "a folder without images" in bad_input(classifier.predict, str(tmp_path))
     assert "Received: none" in bad_input(classifier.predict, [])
+
+
+def test_a_bad_image_costs_no_other_its_answer(classifier, files, tmp_path):
+    good = [files["color.bmp"], files["grey.png"]]
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(files["grey.png"].read_bytes()[:60])
+    found = classifier.predict([good[0], cut, b"no image", good[1]], skip_bad=True)
+    assert [one.file for one in found] == [str(path) for path in good] and len(found.pictures) == 2
+    assert found == classifier.predict(good), "the same answers"
+    (path, why), (name, other) = found.skipped
+    assert path == str(cut) and why.startswith("damaged (")
+    assert (name, other) == ("image 3", "not an image of a known format")
+    assert pickle.loads(pickle.dumps(found)).skipped == found.skipped
+    assert "'cut.png'" in bad_input(classifier.predict, [good[0], cut]).replace(str(tmp_path) + "/", "")
+    nothing = classifier.predict([cut], skip_bad=True)
+    assert not nothing and nothing.skipped == [(path, why)]
+
+
+@pytest.mark.parametrize("function", [read, quick_read])
+def test_a_named_pipe_is_not_waited_for(classifier, tmp_path, function):
+    pipe = tmp_path / "cell.png"
+    os.mkfifo(pipe)
+    # Whoever reads it gets nothing and its end, so that a mistake fails here and does not hang.
+    threading.Thread(target=lambda: os.close(os.open(pipe, os.O_WRONLY)), daemon=True).start()
+    assert "cell.png', no regular file" in bad_input(function, pipe, (SIZE, SIZE))
+    assert "cell.png', no regular file" in bad_input(classifier.predict, pipe)
+    os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+
+
+# ---------------------------------------------------------------- a network that gives no numbers
+
+
+@pytest.mark.parametrize("runtime", ["keras", "openvino"])
+def test_a_network_of_nan_is_refused(run, files, tmp_path, runtime):
+    if runtime != "keras":
+        pytest.importorskip(runtime)
+    broken = RunDir(Path(shutil.copytree(run.path, tmp_path / "run")))
+    model = load_model(broken.best, whole=True)
+    model.weights[-1].assign(model.weights[-1] * np.nan)
+    save_model(model, read_info(broken.best), broken.best)
+    if runtime != "keras":
+        export(broken, format=runtime, check=False)
+    network = Classifier(broken, runtime=runtime)
+    several = [files["color.bmp"], files["grey.png"]]
+    for function, images in (
+        (network.predict, several),
+        (partial(network.predict, tta=True), several),
+        (network.probabilities, np.stack([network.pixels(path) for path in several])),
+        (network.explain, several[0]),
+    ):
+        message = bad_input(function, images, match="The network has diverged")
+        assert message.startswith("Probabilities are finite numbers. Received: NaN or infinite ones for")
+
+
+# ---------------------------------------------------------------- images of another size
+
+
+def test_images_of_another_size_than_the_training_images_are_said(run, tmp_path):
+    rng = np.random.default_rng(4)
+    for name, size in (("cell.png", (SIZE, SIZE)), ("photo.png", (9 * SIZE, 7 * SIZE)), ("dot.jpg", (4, SIZE))):
+        Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(tmp_path / name)
+    said: list[str] = []
+    network = Classifier(run, say=said.append)
+    assert network.info.sides == (SIZE, SIZE)
+    assert network.predict(tmp_path / "cell.png").notes == [] == said
+    found = network.predict([tmp_path])
+    (line,) = said
+    assert line.startswith(
+        "Warning: 2 of 3 images are plainly of another size than the training images, whose sides have "
+        f"{SIZE} pixels: {str(tmp_path / 'dot.jpg')!r} (4 x {SIZE}), {str(tmp_path / 'photo.png')!r} ({9 * SIZE} x "
+    )
+    assert found.notes == [line.removeprefix("Warning: ")]
+    said.clear()
+    photo = tmp_path / "photo.png"
+    network.predict([photo.read_bytes(), Image.open(photo), np.asarray(Image.open(photo)), tmp_path / "cell.png"])
+    assert said[0].startswith("Warning: 3 of 4 images") and "'image 2'" in said[0]
 
 
 # ---------------------------------------------------------------- one network, many questions

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.support.served import NOISE, SMALL, cell, image_files, png, saved_run
 
 pytest.importorskip("gradio")
 
+from customcnn.serve.app import result
 from customcnn.serve.batching import BATCH, Batcher
 from customcnn.serve.examples import example_uploads
 from customcnn.serve.limits import Refused
@@ -123,6 +125,23 @@ def test_cards_say_what_a_prediction_says(classifier):
     assert lines[0] == "file,label,probability_all,probability_hem,set_all,set_hem,sure,novelty,novel,error"
     assert len(lines) == 14 and lines[13].startswith('bad.png,,,,,,,,,"Images are single pictures')
     assert csv_table(answers[:1]).splitlines()[0].endswith("novelty,novel")
+
+
+def test_an_image_of_another_size_is_said(run):
+    classifier = Classifier(run)
+    classifier.info = replace(classifier.info, sides=(60, 80))
+    service = Service(classifier, SMALL)
+    photograph = np.zeros((400, 90, 3), np.uint8)
+    try:
+        answers = asyncio.run(
+            service.predict([Upload("a.png", png(photograph)), Upload("b.png", png(photograph[:80, :70]))])
+        )
+    finally:
+        service.close()
+    first, second = answers
+    assert "'a.png' (90 x 400)" in first.warning and "sides have 60 to 80 pixels" in first.warning
+    assert not second.warning and result(answers, ["known"])["warnings"] == ["known", first.warning]
+    assert "(90 x 400)" in results(answers, [None, None], 2, 1.0)
 
 
 def test_the_csv_is_that_of_predict(classifier, run, files, capsys):

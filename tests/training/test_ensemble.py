@@ -67,9 +67,9 @@ def members(data, tmp_path_factory) -> list[RunDir]:
     """One sigmoid output, two softmax outputs, and one sigmoid output of a larger input."""
     folder = tmp_path_factory.mktemp("members")
     return [
-        make_run(folder / "one", data, accuracy=0.9),
-        make_run(folder / "two", data, model="one-conv", accuracy=0.6),
-        make_run(folder / "three", data, size=LARGER, seed=3, accuracy=0.5),
+        make_run(folder / "one", data, accuracy=0.9, sides=(30, 40)),
+        make_run(folder / "two", data, model="one-conv", accuracy=0.6, sides=(20, 30)),
+        make_run(folder / "three", data, size=LARGER, seed=3, accuracy=0.5, sides=(35, 35)),
     ]
 
 
@@ -181,7 +181,7 @@ def test_what_the_run_holds(combined, members, data):
     ]
     assert [float(row["weight"]) for row in rows] == pytest.approx([0.45, 0.3, 0.25])
     info = read_info(combined.best)
-    assert info == ModelInfo("ensemble", ["all", "hem"], (LARGER, LARGER), "hem", history=[])
+    assert info == ModelInfo("ensemble", ["all", "hem"], (LARGER, LARGER), "hem", history=[], sides=(20, 40))
     assert combined.read_manifest().records == data.records
     recipe = combined.read_recipe()
     assert (recipe.model, recipe.input_size, recipe.positive) == ("ensemble", (LARGER, LARGER), "hem")
