@@ -70,7 +70,7 @@ def paths(images, tmp_path_factory) -> list[Path]:
 def test_it_explains_what_it_says(fitted, images, paths):
     pixels = images[0]
     found = fitted.explain(pixels[0])
-    assert (found.label, found.heat.shape) == (fitted.predict(pixels[:1])[0], (SIZE, SIZE))
+    assert (found.label, found.heat.shape) == (fitted.predict(pixels[:1])[0], fitted.network_.info.input_size)
     assert found.probabilities == dict(zip(fitted.classes_, fitted.predict_proba(pixels[:1])[0], strict=True))
     np.testing.assert_array_equal(fitted.explain(paths[0]).heat, found.heat)
     other = fitted.explain(pixels[0], "green", "occlusion")
