@@ -115,7 +115,7 @@ def read_manifest(path: Folder) -> Manifest:
     """Read a manifest CSV written by `Manifest.write`.
 
     Raises:
-        CustomCNNError: a column is missing, or a path stands twice.
+        CustomCNNError: a column is missing, a path stands twice, or one leads out of the manifest's folder.
     """
     records = [
         Record(
@@ -131,7 +131,22 @@ def read_manifest(path: Folder) -> Manifest:
     twice = [name for name, count in Counter(r.path for r in records).items() if count > 1]
     if twice:
         raise CustomCNNError(f"A manifest lists an image once. Received: {show(path)}, with two of {show_all(twice)}.")
+    require_inside(path, (record.path for record in records))
     return Manifest(path.parent, tuple(sorted(records, key=lambda r: r.path)))
+
+
+def require_inside(table: Folder, names: Iterable[str]) -> None:
+    """Refuse paths of a table that lead out of its folder: a table from elsewhere must not open other files.
+
+    Raises:
+        CustomCNNError: a path is absolute, or has `..` in it.
+    """
+    outside = [name for name in names if name.startswith("/") or ".." in name.split("/")]
+    if outside:
+        raise CustomCNNError(
+            f"The paths in a table lie inside its folder. Received: {show(table)} with {listed([show(name) for name in outside])}. "
+            "Write them relative to the folder, without '..'."
+        )
 
 
 def scan(root: Folder | str, *, skip_bad: bool = False) -> Manifest:

@@ -63,6 +63,21 @@ def test_a_manifest_whose_images_are_missing(data):
     assert "4 of 4 are missing" in failure(data.parent / "alone.csv", skip_bad=True)
 
 
+@pytest.mark.parametrize("outside", ["../secret.png", "train/../../secret.png", "{tmp_path}/secret.png"])
+def test_a_manifest_opens_nothing_outside_of_its_folder(data, tmp_path, outside):
+    save(tmp_path / "secret.png", cell(1))
+    run = run_of(data, tmp_path / "run", {"data": str(data)})
+    outside = outside.format(tmp_path=tmp_path)
+    (data / "list.csv").write_text(f"path,label,group,split,sha256\n{outside},all,,,\n")
+    for skip_bad in (False, True):
+        assert refused(open_data, data / "list.csv", skip_bad=skip_bad) == (
+            f"The paths in a table lie inside its folder. Received: {str(data / 'list.csv')!r} with {outside!r}. "
+            "Write them relative to the folder, without '..'."
+        )
+    (run / "manifest.csv").write_text((data / "list.csv").read_text())
+    assert "lie inside its folder" in failure(run)
+
+
 def test_files_that_are_no_manifest(data):
     (data.parent / "notes.csv").write_text("a,b\n1,2\n")
     assert "without path, label" in failure(data.parent / "notes.csv")
