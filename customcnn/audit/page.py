@@ -94,10 +94,12 @@ class _Pictures:
 
     def conflicts(self, found: Audit) -> Iterator[Section]:
         sets = [(conflict.paths, of(conflict)) for conflict in found.label_conflicts]
-        yield from self._sets("Duplicates with different labels", "One of the labels is wrong, or both are.", sets)
+        yield from self._sets(
+            "Duplicates with different labels", "One of the labels is wrong, or both are.", sets, "label"
+        )
         sets = [(conflict.paths, of(conflict)) for conflict in found.torn]
         text = "They show one picture. Split by group, they may come into different parts."
-        yield from self._sets("Duplicates in different groups", text, sets)
+        yield from self._sets("Duplicates in different groups", text, sets, "group")
 
     def duplicates(self, found: Audit) -> Iterator[Section]:
         where = " across parts" if found.split else ""
@@ -141,15 +143,20 @@ class _Pictures:
         yield beside(*(self._figure(image.path, how(image)) for image in images[: self.most]))
         yield from _rest(len(images) - self.most, "image")
 
-    def _sets(self, heading: str, text: str, sets: Sequence[tuple[Sequence[str], str]]) -> Iterator[Section]:
+    def _sets(
+        self, heading: str, text: str, sets: Sequence[tuple[Sequence[str], str]], differ: str = "split"
+    ) -> Iterator[Section]:
+        """Yield a section of sets of images; of each set those come first that differ in this attribute."""
         if not sets:
             return
         blocks: list[str] = [f"{len(sets):,} sets. {text}".strip() if len(sets) > 1 else f"One set. {text}".strip()]
         for paths, words in islice(sets, self.most):
             if words:
                 blocks.append(words)
-            blocks.append(beside(*(self._figure(path) for path in paths[:IN_A_ROW])))
-            blocks += _rest(len(paths) - IN_A_ROW, "image")
+            first = {getattr(self.records[path], differ): path for path in reversed(paths)}.values()
+            shown = sorted(paths, key=lambda path: path not in first)[: max(IN_A_ROW, min(len(first), self.most))]
+            blocks.append(beside(*(self._figure(path) for path in sorted(shown, key=paths.index))))
+            blocks += _rest(len(paths) - len(shown), "image")
         blocks += _rest(len(sets) - self.most, "set")
         yield Section(heading, blocks)
 

@@ -69,6 +69,31 @@ def test_of_a_large_set_the_first_are_shown(found):
     assert "more images not shown." in torn
 
 
+@pytest.mark.parametrize("other", ["zz", "aa"])
+def test_a_set_with_different_labels_shows_an_image_of_each(tmp_path, other):
+    for number in range(7):
+        save(tmp_path / f"all/{number}.png", cell(1))
+    save(tmp_path / f"hem/{other}.png", cell(1))
+    with_groups(tmp_path, lambda path: "one" if "6" in path else "two")
+    manifest = scan(tmp_path)
+    html = page_of(audit(manifest, workers=1), manifest)
+    labels = html.partition("Duplicates with different labels</h2>")[2].partition("</section>")[0]
+    shown = re.findall(r"<br>class (\w+)", labels)
+    assert len(shown) == 5 and set(shown) == {"all", "hem"} and "3 more images not shown." in labels
+    groups = html.partition("Duplicates in different groups</h2>")[2].partition("</section>")[0]
+    assert set(re.findall(r"group (\w+)", groups)) == {"one", "two"}
+
+
+def test_of_a_set_across_parts_an_image_of_each_is_shown(tmp_path):
+    for number in range(7):
+        save(tmp_path / f"train/all/{number}.png", cell(1))
+    save(tmp_path / "validation/all/0.png", cell(1))
+    manifest = scan(tmp_path)
+    html = page_of(audit(manifest, workers=1), manifest)
+    across = html.partition("Identical files across parts</h2>")[2].partition("</section>")[0]
+    assert "validation/all/0.png" in across and across.count("<img") == 5
+
+
 def test_data_without_findings_has_a_page_too(tmp_path):
     save(tmp_path / "all/a.png", cell(1))
     save(tmp_path / "hem/b.png", cell(2))
