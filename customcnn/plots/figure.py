@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 NOTE_PAPER, NOTE_INK, NOTE_LINE = "#FFF3CD", "#6B2A00", "#C2570C"
 DPI = 150
+MOST_PIXELS = 40_000_000
+"""Of a picture: a larger one has fewer pixels per inch. Pillow and browsers refuse from 89 million pixels on."""
 MARGIN, PADDING = 0.15, 0.1  # inches: around the banner, and inside it
 NOTE_SIZE, TITLE_SIZE, LABEL_SIZE = 9.0, 12.0, 9.0  # points
 LINE_HEIGHT = 1.35
@@ -41,7 +43,8 @@ def new_figure(width: float, height: float, title: str, notes: Sequence[str]) ->
     banner = (len(lines) * LINE_HEIGHT - 0.3) * NOTE_SIZE / 72 + 2 * PADDING if lines else 0.0
     whole = height + title_height + banner + (MARGIN if lines else 0)
     layout = ConstrainedLayoutEngine(rect=(0, 0, 1, height / whole), w_pad=0.08, h_pad=0.08)
-    figure = Figure(figsize=(width, whole), dpi=DPI, facecolor="white", layout=layout)
+    dpi = min(DPI, (MOST_PIXELS / (width * whole)) ** 0.5)
+    figure = Figure(figsize=(width, whole), dpi=dpi, facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
     top = whole - MARGIN
     if lines:

@@ -18,7 +18,7 @@ from matplotlib.text import Text
 
 from customcnn.plots.confusion import confusion_figure, plot_confusion
 from customcnn.plots.curves import curves_figure, plot_curves
-from customcnn.plots.figure import text_fits, wrap_text
+from customcnn.plots.figure import MOST_PIXELS, text_fits, text_width, wrap_text
 from customcnn.plots.tiles import BROKEN_COLOR, LARGEST_WIDTH, flat_channels, tile_columns, tile_maps, tile_picture
 
 HISTORY = [
@@ -169,6 +169,23 @@ def test_confusion_is_readable_at_every_size(number, long):
     assert background.get_window_extent().y0 > axes.get_window_extent().y1, "the warnings lie above the matrix"
     labels = [t.get_window_extent() for t in axes.get_yticklabels()]
     assert not any(a.overlaps(b) for a, b in pairwise(labels))
+
+
+@pytest.mark.parametrize("number", [60, 120, 400])
+def test_a_confusion_matrix_of_many_classes_stays_a_picture_that_programs_open(number):
+    counts = np.diag(np.arange(1000, 1000 + number))
+    figure = confusion_figure(counts, [f"{LONG_NAMES[i % 4]} {i}" for i in range(number)])
+    width, height = figure.get_size_inches() * figure.dpi
+    assert width * height <= MOST_PIXELS + 1
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == (
+        [] if number == 400 else [str(n) for n in range(1000, 1000 + number)]
+    )
+    cell = min(37, 0.62 * number) / number  # inches: drawing so many would take seconds
+    for text in axes.texts[:1]:
+        assert text_width(text.get_text(), text.get_fontsize()) < cell
+    label = axes.get_yticklabels()[0]
+    assert label.get_fontsize() * 1.2 / 72 < cell and "\n" not in label.get_text()
 
 
 def test_names_are_shown_as_they_are():
