@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING
 import click
 
 from customcnn.cli.cluster_options import FOLDER_OR_ADDRESS, on_option, spread
-from customcnn.cli.data import FOLDER, groups_option, pattern_option, skip_bad_option, with_groups, workers_option
-from customcnn.cli.output import json_option, print_json, say, say_skipped
+from customcnn.cli.data import (
+    FOLDER,
+    groups_option,
+    pattern_option,
+    skip_bad_option,
+    with_groups,
+    without_bad,
+    workers_option,
+)
+from customcnn.cli.output import json_option, print_json, say
 from customcnn.errors import CustomCNNError, show
 from customcnn.progress import terminal
 
@@ -68,6 +76,8 @@ def audit(
     from customcnn.audit import audit as run_audit
     from customcnn.audit import open_data, page_of, report
     from customcnn.audit.copies import find_copies, write_groups
+    from customcnn.data.split import check_files
+    from customcnn.images.decode import BadImage
     from customcnn.io.atomic import write_text
 
     if groups_out and not deep:
@@ -75,13 +85,18 @@ def audit(
     _require_target(page, (".html", ".htm"), "--page")
     _require_target(groups_out, (".csv",), "--groups-out")
     manifest = open_data(data, skip_bad=skip_bad)
-    say_skipped(manifest.skipped if skip_bad else ())
+    if skip_bad:
+        manifest = without_bad(manifest, workers)
     manifest = with_groups(manifest, group_pattern, groups)
     copies = None
     with spread(on, workers, [manifest.root]) as pool:
-        if deep:
-            copies = find_copies(manifest, workers=pool, progress=terminal)
-        found = run_audit(manifest, within=within, copies=copies, workers=pool, progress=terminal)
+        try:
+            if deep:
+                copies = find_copies(manifest, workers=pool, progress=terminal)
+            found = run_audit(manifest, within=within, copies=copies, workers=pool, progress=terminal)
+        except BadImage:
+            check_files(manifest, workers=pool, progress=terminal)  # refuses, and names all of them
+            raise
     if found.deep and groups_out:
         write_groups(found.deep.groups, groups_out)
         say(f"Groups of {found.deep.originals:,} pictures: {show(groups_out)}")

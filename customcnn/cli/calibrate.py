@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
-from customcnn.cli.networks import device_option, no_pack_option
+from customcnn.cli.networks import device_option, no_pack_option, positive_option
 from customcnn.cli.output import GROUPS_UNKNOWN, json_option, print_json, say, table
 from customcnn.progress import terminal
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     help="How sets are made: lac keeps them small, aps never empty.",
 )
 @click.option("--novelty", default=0.99, show_default=True, help="Share of images like these that is to look familiar.")
+@positive_option
 @click.option("--resamples", default=2000, show_default=True, help="Of the bootstrap behind the intervals.")
 @pattern_option
 @groups_option
@@ -42,6 +43,7 @@ def calibrate(
     coverage: float,
     sets: str,
     novelty: float,
+    positive: str | None,
     resamples: int,
     group_pattern: str | None,
     groups: Path | None,
@@ -67,11 +69,12 @@ def calibrate(
     place = RunDir(run)
     result = run_calibration(
         place,
-        read_data(data, group_pattern, groups, skip_bad=skip_bad),
+        read_data(data, group_pattern, groups, skip_bad=skip_bad, workers=workers),
         part=part,
         coverage=coverage,
         method=sets,
         novelty=novelty,
+        positive=positive,
         resamples=resamples,
         device=device or "auto",
         no_pack=no_pack,

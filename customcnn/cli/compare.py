@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from customcnn.cli.data import FOLDER
+from customcnn.cli.networks import positive_option
 from customcnn.cli.output import json_option, print_json, say, table
 from customcnn.errors import show
 
@@ -17,12 +18,20 @@ from customcnn.errors import show
     "--part", type=click.Choice(["train", "validation", "test"]), help="Refuse runs tested on another.  [default: any]"
 )
 @click.option("--out", type=FOLDER, help="Write compare.json, compare.csv and compare.png into this folder.")
+@positive_option
 @json_option
 @click.option("--resamples", default=2000, show_default=True, help="Of the bootstrap behind the intervals.")
 @click.option("--level", default=0.95, show_default=True, help="Of the intervals; 1 - level is what p must stay below.")
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
 def compare(
-    runs: tuple[Path, ...], part: str | None, out: Path | None, as_json: bool, resamples: int, level: float, seed: int
+    runs: tuple[Path, ...],
+    part: str | None,
+    out: Path | None,
+    positive: str | None,
+    as_json: bool,
+    resamples: int,
+    level: float,
+    seed: int,
 ) -> None:
     """Compare evaluated RUNS that were tested on the same images: every pair, with what is shown and what is not.
 
@@ -34,7 +43,7 @@ def compare(
     from customcnn.evaluation.compare import compare as run_comparison
     from customcnn.evaluation.compare import warnings, write
 
-    found = run_comparison(runs, part=part, resamples=resamples, level=level, seed=seed)
+    found = run_comparison(runs, part=part, positive=positive, resamples=resamples, level=level, seed=seed)
     if out:
         write(found, out)
     print_json(found) if as_json else click.echo(_text(found))
@@ -55,7 +64,7 @@ def _text(found: Mapping[str, Any]) -> str:
         about = [f"{number} {_plain(row['run'])}", row["model"], row["part"], f"{row['images']:,}"]
         rows.append([*about, *(_interval(row[key]) for key in SCORES)])
     images = f"{found['images']:,} image{'s' * (found['images'] != 1)}{groups}, the same in every run"
-    blocks = [images, table(rows), *map(_seeds_text, found["recipes"]), _pairs_text(found)]
+    blocks = [images, table(rows), *_recalls_text(found), *map(_seeds_text, found["recipes"]), _pairs_text(found)]
     blocks.append("\n".join(_plain(pair["verdict"]) for pair in found["pairs"]))
     columns = [
         "first only, second only: images that one of the two alone has right",
@@ -67,6 +76,18 @@ def _text(found: Mapping[str, Any]) -> str:
     intervals = [f"intervals: {how}", f"scores: {interval['scores']}", f"differences: {interval['differences']}"]
     blocks.append("\n".join([*intervals, *columns]))
     return "\n\n".join(blocks)
+
+
+def _recalls_text(found: Mapping[str, Any]) -> list[str]:
+    """Return sensitivity and specificity of every run, of two classes."""
+    from customcnn.metrics.scores import recall_names
+
+    if not found["positive"]:
+        return []
+    names = recall_names(found["positive"], found["classes"])
+    rows: list[list[object]] = [["run", *names.values()]]
+    rows += [[number, *(_interval(row[key]) for key in names)] for number, row in enumerate(found["runs"], start=1)]
+    return [table(rows)]
 
 
 def _seeds_text(entry: Mapping[str, Any]) -> str:

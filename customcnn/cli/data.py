@@ -19,7 +19,9 @@ FOLDER = click.Path(path_type=Path)
 
 workers_option = click.option("--workers", type=int, help="How many at a time.  [default: one a core]")
 replace_option = click.option("--replace", is_flag=True, help="Write over a destination that is not empty.")
-skip_bad_option = click.option("--skip-bad", is_flag=True, help="Name and leave out files that do not belong.")
+skip_bad_option = click.option(
+    "--skip-bad", is_flag=True, help="Name and leave out what does not belong or cannot be decoded."
+)
 groups_option = click.option(
     "--groups", type=FOLDER, metavar="FILE.csv", help="Each image's group: a CSV with the columns path and group."
 )
@@ -368,7 +370,7 @@ def pack(
     wanted = parse_size(size)
     if upload:
         refuse_upload(data)
-    manifest = read_data(data, skip_bad=skip_bad)
+    manifest = read_data(data, skip_bad=skip_bad, workers=workers)
     with spread(on, workers, [data]) as pool:
         packed = make_pack(manifest, wanted, workers=pool, progress=terminal)
     uploaded = upload_pack(packed, progress=terminal) if upload else None
@@ -397,7 +399,12 @@ def _clean(data: "Folder", as_json: bool) -> None:
 
 
 def read_data(
-    src: "Folder", group_pattern: str | None = None, groups: Path | None = None, *, skip_bad: bool | None = None
+    src: "Folder",
+    group_pattern: str | None = None,
+    groups: Path | None = None,
+    *,
+    skip_bad: bool | None = None,
+    workers: int | None = None,
 ) -> "Manifest":
     """Scan a folder and give its images the groups that the options name.
 
@@ -405,16 +412,29 @@ def read_data(
         src: the folder.
         group_pattern: as from --group-pattern.
         groups: as from --groups.
-        skip_bad: whether to name and leave out what does not belong, or to refuse it; None leaves that to a command
-            that decodes the images too, so that it names everything at once.
+        skip_bad: whether to name and leave out what does not belong or cannot be decoded, or to refuse what does not
+            belong; None leaves that to a command that decodes all images anyway, so that it names everything at once.
+        workers: threads for decoding; None for one a core.
     """
     from customcnn.data.manifest import scan
 
     _require_one(group_pattern, groups)
     manifest = scan(src, skip_bad=skip_bad is not False)
     if skip_bad:
-        say_skipped(manifest.skipped)
+        manifest = without_bad(manifest, workers)
     return with_groups(manifest, group_pattern, groups)
+
+
+def without_bad(manifest: "Manifest", workers: int | None) -> "Manifest":
+    """Name and leave out what `scan` left out and what cannot be decoded; the other records stay as they are."""
+    from dataclasses import replace
+
+    from customcnn.data.split import check_files
+
+    good, bad = check_files(manifest, skip_bad=True, workers=workers, progress=terminal)
+    say_skipped(bad)
+    kept = {record.path for record in good.records}
+    return replace(manifest, records=tuple(record for record in manifest.records if record.path in kept))
 
 
 def with_groups(manifest: "Manifest", group_pattern: str | None, groups: Path | None) -> "Manifest":

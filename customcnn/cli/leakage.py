@@ -81,7 +81,7 @@ def leakage(
     chosen: dict[str, Any] = {
         key: begun.get(key, default) if asked[key] is None else asked[key] for key, default in DEFAULTS.items()
     }
-    images = read_data(data, group_pattern, groups, skip_bad=skip_bad)
+    images = read_data(data, group_pattern, groups, skip_bad=skip_bad, workers=workers)
     whole = load_recipe(recipe, given(settings, options), base)
     with spreading(on, cpus, gpus, data, out) as (spread, tell):
         result = price_leak(

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "gpu"]), help="Where to compute.  [default: auto]"
 )
+positive_option = click.option(
+    "--positive",
+    metavar="CLASS",
+    help="Of two classes, the one that sensitivity is the recall of.  [default: the run's]",
+)
 model_option = click.option(
     "--model", shell_complete=completion.models, help="A name from customcnn models.  [default: proposed]"
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from customcnn.cli.data import FOLDER
-from customcnn.cli.networks import device_option
+from customcnn.cli.networks import device_option, positive_option
 from customcnn.cli.output import json_option, print_json, say
 
 
@@ -14,9 +14,18 @@ from customcnn.cli.output import json_option, print_json, say
 @click.option("--data", type=FOLDER, help="Where the scored images are.  [default: where evaluate found them]")
 @click.option("--out", type=FOLDER, metavar="FILE", help="The page.  [default: RUN/report.html]")
 @click.option("--mistakes", type=click.IntRange(min=0), default=12, show_default=True, help="How many to show.")
+@positive_option
 @json_option
 @device_option
-def report(run: Path, data: Path | None, out: Path | None, mistakes: int, as_json: bool, device: str | None) -> None:
+def report(
+    run: Path,
+    data: Path | None,
+    out: Path | None,
+    mistakes: int,
+    positive: str | None,
+    as_json: bool,
+    device: str | None,
+) -> None:
     """Write everything about a run on one page, and its model card.
 
     The page needs nothing from elsewhere: send it, print it, or put it beside a paper.
@@ -27,7 +36,9 @@ def report(run: Path, data: Path | None, out: Path | None, mistakes: int, as_jso
     from customcnn.report import write_report
     from customcnn.runs.run_dir import RunDir
 
-    found = write_report(RunDir(run), data=data, out=out, mistakes=mistakes, device=device or "auto", say=say)
+    found = write_report(
+        RunDir(run), data=data, out=out, mistakes=mistakes, positive=positive, device=device or "auto", say=say
+    )
     if as_json:
         print_json({"run": run, "page": found.page, "model_card": found.model_card, "notes": found.notes})
     else:

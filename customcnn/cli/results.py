@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
-from customcnn.cli.networks import device_option, no_pack_option
+from customcnn.cli.networks import device_option, no_pack_option, positive_option
 from customcnn.cli.output import GROUPS_UNKNOWN, json_option, print_csv, print_json, say, say_skipped
 from customcnn.inference.runtimes import NAMES
 from customcnn.progress import terminal
@@ -45,11 +45,10 @@ runtime_option = click.option(
 @click.option(
     "--threshold",
     "rule",
-    default="youden",
-    show_default=True,
     metavar="RULE",
-    help="Of two classes, chosen on the validation part: youden, sensitivity>=X or specificity>=X.",
+    help="Of two classes, chosen on the validation split: youden, sensitivity>=X or specificity>=X.  [default: youden]",
 )
+@positive_option
 @click.option("--clinical", is_flag=True, help="Print the clinical reading and the calibration, too.")
 @click.option("--no-report", is_flag=True, help="Leave report.html and model-card.md as they are.")
 @pattern_option
@@ -68,7 +67,8 @@ def evaluate(
     resamples: int,
     tta: bool,
     strata: tuple[str, ...],
-    rule: str,
+    rule: str | None,
+    positive: str | None,
     clinical: bool,
     no_report: bool,
     group_pattern: str | None,
@@ -96,7 +96,7 @@ def evaluate(
 
     result = run_evaluation(
         RunDir(run),
-        read_data(data, group_pattern, groups, skip_bad=skip_bad),
+        read_data(data, group_pattern, groups, skip_bad=skip_bad, workers=workers),
         part=part,
         weights=weights,
         out=out,
@@ -104,6 +104,7 @@ def evaluate(
         tta=tta,
         strata=strata,
         rule=rule,
+        positive=positive,
         device=device or "auto",
         no_pack=no_pack,
         workers=workers,

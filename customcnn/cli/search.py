@@ -112,7 +112,7 @@ def crossval(
     out = out or Path("runs") / "crossval"
     begun = (series(out).settings() if resume else None) or {}
     base = parse_recipe(begun["recipe"], str(out)) if begun else None
-    images = read_data(data, group_pattern, groups, skip_bad=skip_bad)
+    images = read_data(data, group_pattern, groups, skip_bad=skip_bad, workers=workers)
     whole = load_recipe(recipe, given(settings, options), base)
     with spreading(on, cpus, gpus, data, out) as (spread, tell):
         result = run_crossval(

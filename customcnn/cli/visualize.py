@@ -89,7 +89,7 @@ def visualize(
         kinds = [kind for kind in kinds if data or kind != "features"]
     manifest: Manifest | None = None
     if data is not None:
-        manifest = read_data(data, group_pattern, groups, skip_bad=skip_bad)
+        manifest = read_data(data, group_pattern, groups, skip_bad=skip_bad, workers=workers)
     page = visualize_run(
         RunDir(run),
         images,

@@ -144,8 +144,8 @@ def require_inside(table: Folder, names: Iterable[str]) -> None:
     outside = [name for name in names if name.startswith("/") or ".." in name.split("/")]
     if outside:
         raise CustomCNNError(
-            f"The paths in a table lie inside its folder. Received: {show(table)} with {listed([show(name) for name in outside])}. "
-            "Write them relative to the folder, without '..'."
+            f"The paths in a table lie inside its folder. Received: {show(table)} with "
+            f"{listed([show(name) for name in outside])}. Write them relative to the folder, without '..'."
         )
 
 

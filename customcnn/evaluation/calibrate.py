@@ -19,6 +19,7 @@ from customcnn.metrics.bootstrap import numbered
 from customcnn.metrics.calibration import apply_temperature, calibration, fit_temperature, log_probabilities
 from customcnn.metrics.conformal import Conformal, fit_sets, least_units
 from customcnn.metrics.out_of_distribution import LEAST, Novelty, fit_novelty, require_share
+from customcnn.metrics.validation import check_classes
 from customcnn.plots.reliability import plot_reliability
 from customcnn.progress import Progress, silent
 from customcnn.runs.run_dir import RunDir
@@ -71,6 +72,7 @@ def calibrate(
     coverage: float = 0.9,
     method: str = "lac",
     novelty: float = 0.99,
+    positive: str | None = None,
     resamples: int = 2000,
     device: str = "auto",
     no_pack: bool = False,
@@ -92,6 +94,7 @@ def calibrate(
             `customcnn.metrics.conformal`.
         method: "lac" or "aps".
         novelty: the share of images like these that is to look familiar, see `customcnn.metrics.out_of_distribution`.
+        positive: of two classes the one that `positive_class` in calibration.json is about; None for the network's own.
         resamples: of the bootstrap behind the intervals.
         device: "auto", "cpu" or "gpu".
         no_pack: decode the images batch by batch, see `customcnn.data.pack.stream`.
@@ -100,12 +103,13 @@ def calibrate(
         say: receives the note about converted images.
 
     Raises:
-        CustomCNNError: no trained network, the training part, no such part, a class that the network does not know, or
-            a share outside 0..1.
+        CustomCNNError: no trained network, the training part, no such part, a class that the network does not know, a
+            positive class that is none of two, or a share outside 0..1.
     """
     path = run.weights("best")
     info = read_classifier(path)
     _require_sense(part, coverage, novelty, resamples)
+    positive = check_classes(info.classes, positive or info.positive or None)[1]
     scored, name = choose_part(data, part or ("validation" if data.parts else None))
     require_known(run, info, scored)
     leakage = find_leakage(trained_on(run, data), scored.records, name)
@@ -131,7 +135,7 @@ def calibrate(
         with progress(len(rows), "statistics") as advance:
             usual = fit_novelty(_one_by_one(packed, rows, advance), novelty, groups)
     before, after = (
-        calibration(labels, p, info.classes, groups=groups, positive=info.positive or None, resamples=resamples)
+        calibration(labels, p, info.classes, groups=groups, positive=positive, resamples=resamples)
         for p in (raw, mended)
     )
     inside = sets.sets(mended)

@@ -17,11 +17,15 @@ from customcnn.io import atomic
 from customcnn.metrics.bootstrap import numbered
 from customcnn.metrics.paired_tests import DIFFERENCES, compare_answers, p_text
 from customcnn.metrics.scores import evaluate_predictions
+from customcnn.metrics.validation import check_classes
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 
+RECALLS = ("sensitivity", "specificity")
 SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "roc_auc": "ROC AUC"}
 CARRIED = ("model", "part", "data", "weights", "epoch", "tta", "chosen_on_this_part", "notes")
 """What a run's metrics.json says about the run itself, and goes into the comparison as it is."""
+MOST_DRAWN = 60
+"""So many pairs the picture has; compare.csv has all."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,13 @@ class Tested:
 
 
 def compare(
-    runs: Sequence[Path], *, part: str | None = None, resamples: int = 2000, level: float = 0.95, seed: int = 0
+    runs: Sequence[Path],
+    *,
+    part: str | None = None,
+    positive: str | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Compare every two of several runs that were tested on the same images.
 
@@ -64,15 +74,18 @@ def compare(
     Args:
         runs: two folders or more that hold predictions.csv and metrics.json.
         part: refuse runs that were tested on another part; None for any.
+        positive: of two classes the one that sensitivity is the recall of; None for the one that all runs were scored
+            for, or else the default one of their classes.
         resamples, seed: of the bootstrap.
         level: the confidence level, between 0 and 1.
 
     Returns:
-        A dict ready for JSON: images, groups, interval, runs, recipes (those that differ in the seed alone), pairs and
-        notes. Differences are first minus second.
+        A dict ready for JSON: images, groups, classes, positive, interval, runs, recipes (those that differ in the seed
+        alone), pairs and notes. Differences are first minus second.
 
     Raises:
-        CustomCNNError: fewer than two runs, one that was not evaluated, or runs tested on different images.
+        CustomCNNError: fewer than two runs, one that was not evaluated, runs tested on different images, or a positive
+            class that is none of two.
 
     Reference: Dietterich (1998), Approximate statistical tests for comparing supervised classification learning
     algorithms, doi:10.1162/089976698300017197.
@@ -91,7 +104,8 @@ def compare(
     units = np.arange(len(first.paths)) if first.groups is None else numbered(first.groups, len(first.paths))
     right = np.stack([t.right for t in tested])
     labels = np.array([classes.index(label) for label in first.labels])
-    scored = [_scored(t, resamples, level, seed) for t in tested]
+    positive = _positive(tested, positive)
+    scored = [_scored(t, positive, resamples, level, seed) for t in tested]
     rows = [row for row, _ in scored]
     pairs = compare_answers(right, labels, units, resamples=resamples, level=level, seed=seed)
     for pair in pairs:
@@ -101,6 +115,8 @@ def compare(
     return {
         "images": len(first.paths),
         "groups": None if first.groups is None else int(units.max()) + 1,
+        "classes": list(first.metrics["classes"]),
+        "positive": positive,
         "interval": {
             "level": level,
             "scores": scored[0][1],
@@ -241,7 +257,17 @@ def _check_options(runs: Sequence[Path], resamples: int, level: float) -> None:
         raise CustomCNNError(f"A level lies between 0 and 1. Received: --level {level:g}. Give .95, for instance.")
 
 
-def _scored(tested: Tested, resamples: int, level: float, seed: int) -> tuple[dict[str, Any], str]:
+def _positive(tested: Sequence[Tested], named: str | None) -> str | None:
+    """Return the positive class: the one that is named, or that all runs were scored for, or the default one."""
+    classes = [str(name) for name in tested[0].metrics["classes"]]
+    of_runs = {t.metrics.get("positive") for t in tested}
+    own = of_runs.pop() if len(of_runs) == 1 else None
+    return check_classes(classes, named or (own if own in classes else None))[1]
+
+
+def _scored(
+    tested: Tested, positive: str | None, resamples: int, level: float, seed: int
+) -> tuple[dict[str, Any], str]:
     """Return a run's row, its scores and what its metrics.json says of it, and how their intervals come about."""
     classes = list(tested.metrics["classes"])
     metrics = evaluate_predictions(
@@ -249,13 +275,15 @@ def _scored(tested: Tested, resamples: int, level: float, seed: int) -> tuple[di
         tested.probabilities,
         classes,
         groups=tested.groups,
+        positive=positive if positive in classes else None,
         resamples=resamples,
         level=level,
         seed=seed,
     )
     row = {"run": str(tested.run), **{key: tested.metrics.get(key) for key in CARRIED}}
     row["notes"] = list(row["notes"] or [])
-    return row | {key: metrics[key] for key in ("images", "errors", *SCORES)}, metrics["interval"]["method"]
+    recalls = {key: metrics["positive_class"][key] for key in RECALLS if positive and "positive_class" in metrics}
+    return row | {key: metrics[key] for key in ("images", "errors", *SCORES)} | recalls, metrics["interval"]["method"]
 
 
 def _method(grouped: bool, units: int) -> str:
@@ -376,8 +404,9 @@ def _forest(found: Mapping[str, Any]) -> Any:
     from customcnn.plots.curves import BEST, TRAIN, VALIDATION
     from customcnn.plots.figure import new_figure
 
-    pairs, level = found["pairs"], found["interval"]["level"]
-    title = f"Differences of accuracy, {level * 100:g} % intervals"
+    pairs, level = found["pairs"][:MOST_DRAWN], found["interval"]["level"]
+    left = f"; the first {len(pairs)} of {len(found['pairs']):,} pairs" if len(pairs) < len(found["pairs"]) else ""
+    title = f"Differences of accuracy, {level * 100:g} % intervals{left}"
     figure = new_figure(9.6, 1.3 + 0.5 * len(pairs), title, warnings(found))
     axes = figure.subplots()
     for key, color, marker, shift in (("accuracy", TRAIN, "o", -0.12), ("balanced_accuracy", VALIDATION, "s", 0.12)):

@@ -20,8 +20,9 @@ from customcnn.inference.tta import averaged_probabilities
 from customcnn.io import atomic
 from customcnn.metrics.calibration import calibration
 from customcnn.metrics.clinical import clinical
-from customcnn.metrics.curves import Threshold, choose_threshold
+from customcnn.metrics.curves import Threshold, choose_threshold, read_rule
 from customcnn.metrics.scores import evaluate_predictions, format_report
+from customcnn.metrics.validation import check_classes
 from customcnn.progress import Progress, silent
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from customcnn.runs.saved_model import ModelInfo, load_model, read_classifier
@@ -55,7 +56,8 @@ def evaluate(
     resamples: int = 2000,
     tta: bool = False,
     strata: Sequence[str] = (),
-    rule: str = "youden",
+    rule: str | None = None,
+    positive: str | None = None,
     device: str = "auto",
     no_pack: bool = False,
     workers: int | None = None,
@@ -77,7 +79,8 @@ def evaluate(
         tta: take the mean over the turns and mirror images of each image, see `customcnn.inference.tta`.
         strata: columns of the manifest whose values part the images; each part gets scores of its own.
         rule: how the threshold of two classes is chosen, see `customcnn.metrics.curves.choose_threshold`: on the
-            validation part, where that is not the one that is scored.
+            validation part, where that is not the one that is scored. None for "youden" where one can be chosen.
+        positive: of two classes the one that sensitivity is the recall of; None for the network's own.
         device: "auto", "cpu" or "gpu".
         no_pack: decode the images batch by batch, see `customcnn.data.pack.stream`: slower, and nothing on the disk.
         workers: threads for decoding; None for one a core.
@@ -85,8 +88,8 @@ def evaluate(
         say: receives the notes about converted images, and about images of another size than those of the training.
 
     Raises:
-        CustomCNNError: no trained network, no such part or column, no resample, or a class that the network does not
-            know.
+        CustomCNNError: no trained network, no such part or column, no resample, a class that the network does not
+            know, a positive class that is none of two, or a rule where no threshold can be chosen.
     """
     atomic.refuse_non_empty(out or run.path, True)
     if resamples < 1:
@@ -97,6 +100,9 @@ def evaluate(
     require_known(run, info, scored)
     if info.sides and (note := size_note(info.sides, sizes_in(data.root, [record.path for record in scored.records]))):
         say(f"Warning: {note}")
+    info = replace(info, positive=check_classes(info.classes, positive or info.positive or None)[1] or "")
+    if rule is not None:
+        _require_rule(info, data, name, rule)
     columns = {column: column_values(scored, column) for column in strata}
     used = devices.configure(device)
     model = load_model(path)
@@ -114,7 +120,7 @@ def evaluate(
     scores = evaluate_predictions(
         labels, predicted, info.classes, groups=groups, positive=positive, resamples=resamples
     )
-    threshold = _threshold(info, data, name, rule, lambda some: outputs(some, "validation"))
+    threshold = _threshold(info, data, name, rule or "youden", lambda some: outputs(some, "validation"))
     leakage = find_leakage(trained_on(run, data), scored.records, name)
     beside = notes(scored, leakage)
     if info.drawn and DRAWN not in beside:
@@ -242,13 +248,33 @@ def trained_on(run: RunDir, data: Manifest) -> list[Record]:
     return [replace(record, group=groups.get(record.sha256 or record.path, record.group)) for record in train]
 
 
+def _require_rule(info: ModelInfo, data: Manifest, scored: str, rule: str) -> None:
+    """Refuse a rule that would be ignored: of more than two classes, or without a validation part to choose on."""
+    read_rule(rule)
+    if not info.positive:
+        raise CustomCNNError(
+            f"A threshold belongs to one of two classes. Received: {show(rule)} for {len(info.classes)} classes, "
+            f"{show_all(info.classes)}. Leave out --threshold."
+        )
+    if not _has_validation(info, data, scored):
+        raise CustomCNNError(
+            "A threshold is chosen on a validation split of both classes that is not the one scored. Received: "
+            f"{show(rule)} for {show(data.root)}, scored on {'all of it' if scored == 'given' else scored}. "
+            "Leave out --threshold, or score the test split of a folder with a validation split."
+        )
+
+
+def _has_validation(info: ModelInfo, data: Manifest, scored: str) -> bool:
+    return scored != "validation" and data.part("validation").classes == sorted(info.classes)
+
+
 def _threshold(
     info: ModelInfo, data: Manifest, scored: str, rule: str, predicted: Callable[[Manifest], np.ndarray]
 ) -> Threshold | None:
     """Choose the threshold of two classes on the validation part; None where that is scored itself, or missing."""
-    validation = data.part("validation")
-    if not info.positive or scored == "validation" or validation.classes != sorted(info.classes):
+    if not info.positive or not _has_validation(info, data, scored):
         return None
+    validation = data.part("validation")
     positive = info.classes.index(info.positive)
     return choose_threshold(label_numbers(info, validation) == positive, predicted(validation)[:, positive], rule=rule)
 

@@ -40,7 +40,8 @@ def calibration(
         probabilities: (N, C) float, rows sum to 1.
         classes: the C class names, two at least.
         groups: the N group names; None if they are not known.
-        positive: of two classes the one that `positive_class` is about; None for `classes[1]`.
+        positive: of two classes the one that `positive_class` is about; None for that of
+            `customcnn.metrics.validation.default_positive`.
         bins: how many bins of equal width the confidence, 0..1, is cut into; one ends below its upper edge, the last
             at 1.
         resamples, seed: how many resamples are drawn, and from which seed.

@@ -56,7 +56,8 @@ def clinical(
         probabilities: (N, C) float, rows sum to 1.
         classes: the C class names, two at least.
         groups: the N group names (patient, photograph); None if they are not known.
-        positive: of two classes the one to be found; None for `classes[1]`.
+        positive: of two classes the one to be found; None for that of
+            `customcnn.metrics.validation.default_positive`.
         threshold: of two classes, chosen elsewhere than on these images, see `customcnn.metrics.curves`.
         strata: by column name the N values that part the images: fold, site.
         resamples, seed: how many resamples are drawn, and from which seed.

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from customcnn.errors import printable
+from customcnn.metrics.scores import recall_names
 
 NAME_WIDTH = 24  # of a class, a subject or a stratum
 MOST_ROWS = 30  # of the subjects, and of a column's strata
@@ -18,7 +19,7 @@ def format_clinical(result: dict[str, Any]) -> str:
     if result["threshold"]:
         parts.append(_threshold(result))
     if result["decision_curve"]:
-        parts.append(_decision(result["decision_curve"]))
+        parts.append(_decision(result["decision_curve"], result["positive"]))
     if result["subjects"]:
         parts.append(_subjects(result["subjects"], result["positive"]))
     parts += [_stratum(column, rows) for column, rows in result["strata"].items()]
@@ -30,15 +31,17 @@ def _curves(result: dict[str, Any]) -> list[str]:
     interval = result["interval"]
     lines = [f"{'clinical reading':46}  {'value':>9}  {interval['level'] * 100:g} % interval"]
     for name, curves in result["curves"].items():
+        sensitivity, specificity = _names(result, 18) or (f"sensitivity (recall of {_short(name)})", "specificity")
         share = curves["precision_recall"]["prevalence"]
         lines += [
             f"{'positive class' if result['positive'] else 'class'} {_short(name)}, {share:.3f} of the images",
             _row("  ROC area (guessing: .5)", curves["roc"]["area"]),
             _row(f"  precision-recall area (guessing: {share:.3f})", curves["precision_recall"]["area"]),
         ]
+        lines.append(f"  {sensitivity} at a {specificity} of")
         for row in result["sensitivity_at"][name]:
             where = "" if row["threshold"] is None else f", from {row['threshold']:.3f}"
-            lines.append(_row(f"  sensitivity at specificity {row['specificity']:.2f}{where}", row["sensitivity"]))
+            lines.append(_row(f"    {row['specificity']:.2f}{where}", row["sensitivity"]))
     proportions = "; proportions: Wilson" if interval["proportions"] == "Wilson" else ""
     how = f", {_count(interval['resamples'], 'resample')}, seed {interval['seed']}" if interval["resamples"] else ""
     lines.append(f"intervals: {interval['method']}{how}{proportions}")
@@ -49,21 +52,28 @@ def _threshold(result: dict[str, Any]) -> list[str]:
     found = result["threshold"]
     chosen = f"{_short(found['rule'], 20)}, chosen on {_short(found['chosen_on'], 12)}"
     keys = ("sensitivity", "specificity", "accuracy", "balanced_accuracy")
+    labels = [*_names(result, 18), "accuracy", "balanced accuracy"]
     return [
         f"{_short(result['positive'], 16)} from a probability of {found['value']:.4f} on ({chosen})",
-        *(_row(f"  {key.replace('_', ' ')}", found[key]) for key in keys),
+        *(_row(f"  {label}", found[key]) for key, label in zip(keys, labels, strict=True)),
     ]
 
 
-def _decision(curve: dict[str, Any]) -> list[str]:
+def _names(result: dict[str, Any], width: int) -> tuple[str, ...]:
+    """Return sensitivity and specificity with the class whose recall they are; nothing of more than two classes."""
+    return tuple(recall_names(result["positive"], result["classes"], width).values()) if result["positive"] else ()
+
+
+def _decision(curve: dict[str, Any], positive: str) -> list[str]:
     """Return at which threshold probabilities the model is worth more than treating all or none."""
+    of = f"decision curve of {_short(positive, 16)} (positive)"
     better = [
         place
         for place, (model, everyone) in enumerate(zip(curve["model"], curve["all"], strict=True))
         if model > max(everyone, curve["none"]) + 1e-9  # where all are treated by the model too, rounding differs
     ]
     if not better:
-        return ["decision curve: at no threshold probability a greater net benefit than treating all or none"]
+        return [f"{of}: nowhere a greater net benefit than treating all or none"]
     runs = [[better[0], better[0]]]
     for place in better[1:]:
         if place == runs[-1][1] + 1:
@@ -73,7 +83,7 @@ def _decision(curve: dict[str, Any]) -> list[str]:
     shown = [f"{curve['threshold'][first]:.2f} to {curve['threshold'][last]:.2f}" for first, last in runs[:3]]
     more = f" and {_count(len(runs) - 3, 'short stretch', 'short stretches')}" if len(runs) > 3 else ""
     return [
-        "decision curve: a greater net benefit than treating all or none at threshold probabilities of",
+        f"{of}: more net benefit than treating all or none from",
         f"  {', '.join(shown)}{more}",
     ]
 

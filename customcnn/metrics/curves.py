@@ -240,7 +240,7 @@ def choose_threshold(
     Reference: Youden (1950), Index for rating diagnostic tests,
     doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3.
     """
-    kind, target = _read_rule(rule)
+    kind, target = read_rule(rule)
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     if labels.ndim != 1 or labels.shape != scores.shape or not np.isin(labels, (0, 1)).all():
         raise ValueError(f"Labels of 0 and 1 and scores are (N,). Received: {labels.shape} and {scores.shape}.")
@@ -270,7 +270,12 @@ def choose_threshold(
     return Threshold(float(images.thresholds[best]), rule, chosen_on)
 
 
-def _read_rule(rule: str) -> tuple[str, float]:
+def read_rule(rule: str) -> tuple[str, float]:
+    """Return a threshold's rule, "youden", "sensitivity" or "specificity", and its number, 0 of youden.
+
+    Raises:
+        CustomCNNError: no such rule.
+    """
     read = re.fullmatch(r"(sensitivity|specificity)>=(\d*\.?\d+)", rule)
     if rule == "youden":
         return rule, 0.0

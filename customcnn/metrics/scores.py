@@ -1,13 +1,13 @@
 """Scores from arrays: labels and probabilities in, figures with their confidence intervals out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from customcnn.errors import show
 from customcnn.metrics.bootstrap import Interval, in_order, percentile, resampled, wilson
-from customcnn.metrics.validation import check_classes, check_indexes, check_probabilities
+from customcnn.metrics.validation import check_classes, check_indexes, check_probabilities, others_of
 
 PER_CLASS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 HEADLINES = {
@@ -123,7 +123,8 @@ def evaluate_predictions(
         probabilities: (N, C) float, rows sum to 1; the prediction is the greatest, the first one on ties.
         classes: the C class names, two at least.
         groups: the N group names (patient, photograph); None if they are not known.
-        positive: of two classes the one that sensitivity and specificity are about; None for `classes[1]`.
+        positive: of two classes the one that sensitivity and specificity are about; None for that of
+            `customcnn.metrics.validation.default_positive`.
         resamples, seed: how many resamples are drawn, and from which seed.
         level: the confidence level, between 0 and 1.
 
@@ -169,7 +170,7 @@ def evaluate_predictions(
             "resamples": 0 if single else resamples,
             "seed": seed,
         },
-        **({} if positive is None else {"positive_class": _positive_class(per_class, positive)}),
+        **({} if positive is None else {"positive_class": positive_scores(per_class, positive)}),
     }
 
 
@@ -184,6 +185,18 @@ def format_report(metrics: dict[str, Any]) -> str:
         names = [f"{number:>{len(headings[-1])}} {name}" for number, name in zip(headings, names, strict=True)]
     matrix = _matrix_lines(names, headings, metrics["confusion_matrix"])
     return "\n".join([*_headline_lines(metrics), "", *_class_lines(names, metrics), "", *matrix])
+
+
+def recall_names(positive: str, classes: Sequence[str], width: int = NAME_WIDTH) -> dict[str, str]:
+    """Return what sensitivity and specificity are called where they stand: with the class whose recall they are.
+
+    Args:
+        positive: the positive class of two.
+        classes: the two class names.
+        width: characters of a class name; the middle of a longer one is left out.
+    """
+    of = {"sensitivity": positive, "specificity": others_of(positive, classes)}
+    return {key: f"{key} (recall of {_short(name, width)})" for key, name in of.items()}
 
 
 class _Ranks(NamedTuple):
@@ -278,7 +291,7 @@ def _method(single: bool, grouped: bool) -> str:
     return f"Wilson for proportions, else {'none (one image only)' if single else 'percentile bootstrap over images'}"
 
 
-def _positive_class(per_class: dict[str, Any], positive: str) -> dict[str, Any]:
+def positive_scores(per_class: Mapping[str, Any], positive: str) -> dict[str, Any]:
     """Return the scores of one of two classes in the words of the clinic: specificity is the recall of the other."""
     own = per_class[positive]
     (other,) = (scored for name, scored in per_class.items() if name != positive)
@@ -296,7 +309,7 @@ def _headline_lines(metrics: dict[str, Any]) -> list[str]:
     interval, own = metrics["interval"], metrics.get("positive_class")
     rows = {label: metrics[key] for key, label in HEADLINES.items()}
     if own:
-        rows |= {key: own[key] for key in ("sensitivity", "specificity")}
+        rows |= {label: own[key] for key, label in recall_names(own["name"], metrics["classes"], 16).items()}
     wide = max(map(len, rows))
     groups = "" if metrics["groups"] is None else f" of {_count(metrics['groups'], 'group')}"
     how = f", {_count(interval['resamples'], 'resample')}, seed {interval['seed']}" if interval["resamples"] else ""
@@ -350,10 +363,10 @@ def _score_text(row: dict[str, Any]) -> str:
     return f"{text}  (undefined in {_count(undefined, 'resample')})" if undefined else text
 
 
-def _short(name: str) -> str:
+def _short(name: str, width: int = NAME_WIDTH) -> str:
     """Return a class name on one line: the middle of a long one is left out."""
     text = name if name.isprintable() else show(name)
-    return text if len(text) <= NAME_WIDTH else f"{text[: NAME_WIDTH // 2 - 2]}...{text[-NAME_WIDTH // 2 + 1 :]}"
+    return text if len(text) <= width else f"{text[: width // 2 - 2]}...{text[-width // 2 + 1 :]}"
 
 
 def two_columns(output: np.ndarray) -> np.ndarray:

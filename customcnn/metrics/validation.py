@@ -10,6 +10,10 @@ ROW_SUM_TOLERANCE = 0.02
 """The probabilities of an image sum to 1 but for this: a softmax computed in bfloat16 is off by that much."""
 
 
+POSITIVE = {frozenset({"all", "hem"}): "all"}
+"""The positive class of known names: of C-NMC's classes the cancerous cells, `all`, not the healthy ones, `hem`."""
+
+
 def check_indexes(values: np.ndarray, classes: int) -> np.ndarray:
     """Return class indexes as int64 (N,).
 
@@ -67,7 +71,7 @@ def check_probabilities(labels: np.ndarray, probabilities: np.ndarray, classes: 
 
 
 def check_classes(classes: Sequence[str], positive: str | None) -> tuple[list[str], str | None]:
-    """Return the class names, and of two the positive one: the second where none is named.
+    """Return the class names, and of two the positive one: that of `default_positive` where none is named.
 
     Raises:
         CustomCNNError: a positive class that is none of two.
@@ -80,4 +84,21 @@ def check_classes(classes: Sequence[str], positive: str | None) -> tuple[list[st
             f"A positive class is one of two classes. Received: {show(positive)}, and the classes {show_all(classes)}. "
             "Name one of two, or leave it out."
         )
-    return list(classes), positive or (classes[1] if len(classes) == 2 else None)
+    return list(classes), positive or default_positive(classes) or None
+
+
+def default_positive(classes: Sequence[str]) -> str:
+    """Return the positive class of two where none is named: that of `POSITIVE`, else the second; "" of more than two.
+
+    Args:
+        classes: the class names, in the order of the network; upper and lower case are the same to `POSITIVE`.
+    """
+    if len(classes) != 2:
+        return ""
+    known = POSITIVE.get(frozenset(name.casefold() for name in classes))
+    return next((name for name in classes if name.casefold() == known), classes[1])
+
+
+def others_of(positive: str, classes: Sequence[str]) -> str:
+    """Return the class of two that is not the positive one: its recall is the specificity."""
+    return next(name for name in classes if name != positive)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customcnn.errors import printable
+from customcnn.metrics.scores import recall_names
 from customcnn.plots.figure import LABEL_SIZE, new_figure, own_style, save_figure
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def write_figures(result: dict[str, Any], folder: Path, *, title: str = "", note
 def roc_figure(result: dict[str, Any], *, title: str = "", notes: Sequence[str] = ()) -> "Figure":
     """Draw the ROC curves with their areas; up to three have the band of their intervals."""
     curves = _shown(result)
-    figure, axes = _square(title, notes, "1 - specificity (false positive rate)", "sensitivity")
+    names = _recalls(result)
+    x = f"1 - {names['specificity']}" if names else "1 - specificity (false positive rate)"
+    figure, axes = _square(title, notes, x, names.get("sensitivity", "sensitivity"))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="guessing, area 0.5")
     for look, (name, curve) in zip(_looks(), curves, strict=False):
         roc = curve["roc"]
@@ -75,7 +78,8 @@ def roc_figure(result: dict[str, Any], *, title: str = "", notes: Sequence[str] 
 def precision_recall_figure(result: dict[str, Any], *, title: str = "", notes: Sequence[str] = ()) -> "Figure":
     """Draw the precision-recall curves with their areas; dotted, the precision of guessing."""
     curves = _shown(result)
-    figure, axes = _square(title, notes, "recall (sensitivity)", "precision")
+    names = _recalls(result)
+    figure, axes = _square(title, notes, names.get("sensitivity", "recall (sensitivity)"), "precision")
     for look, (name, curve) in zip(_looks(), curves, strict=False):
         points = curve["precision_recall"]
         if not points["recall"]:
@@ -116,7 +120,7 @@ def decision_figure(result: dict[str, Any], *, title: str = "", notes: Sequence[
         loc="best",
         fontsize=LABEL_SIZE,
         framealpha=0.9,
-        title=f"positive class {_short(result['positive'])}",
+        title=f"positive class {_short(result['positive'])}:\n{_recalls(result)['sensitivity']}",
         title_fontsize=LABEL_SIZE,
     )
     _no_math(axes)
@@ -178,6 +182,11 @@ def _shown(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return list(result["curves"].items())[:MOST_CLASSES]
 
 
+def _recalls(result: dict[str, Any]) -> dict[str, str]:
+    """Return what sensitivity and specificity are called, of two classes; nothing of more."""
+    return recall_names(result["positive"], result["classes"], NAME_LENGTH) if result["positive"] else {}
+
+
 def _looks() -> list[dict[str, Any]]:
     """Return colour and dashes of one line after the other; neighbours differ in both."""
     looks = [{"color": color, "linestyle": dash} for dash, color in product(DASHES, COLORS)]
@@ -189,7 +198,9 @@ def _looks() -> list[dict[str, Any]]:
 def _square(title: str, notes: Sequence[str], x: str, y: str) -> tuple["Figure", Any]:
     figure = new_figure(5.6, 5.4, title, notes)
     axes = figure.subplots()
-    axes.set(xlabel=x, ylabel=y, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set_xlabel(x, parse_math=False)
+    axes.set_ylabel(y, parse_math=False)
     axes.grid(color=GRID, linewidth=0.8)
     return figure, axes
 

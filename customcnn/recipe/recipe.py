@@ -62,7 +62,8 @@ class Recipe:
         seed: of the weights, the order of the images, augmentation and dropout.
         monitor: what chooses best.keras and what early stopping watches.
         patience: stop after so many epochs without a better `monitor`; 0 never stops early.
-        positive: the positive class of two; "" for the second in alphabetical order.
+        positive: the positive class of two; "" for `all` of C-NMC's all and hem, else for the second in alphabetical
+            order.
         precision: of the arithmetic, the weights are float32 always; "auto" is bfloat16 where the CPU multiplies it
             (but for depthwise convolutions), float32 on other CPUs, and bfloat16 or float16 by what a GPU has.
         device: where to compute.

@@ -10,6 +10,7 @@ from customcnn.io.atomic import write_text
 from customcnn.report import prediction_sections, run_sections
 from customcnn.report.mistakes import Mistake, Pictures, picture_all, worst
 from customcnn.report.model_card import model_card
+from customcnn.report.positive import with_positive
 from customcnn.report.run_facts import NOT_MEDICAL, RunFacts, read_facts
 from customcnn.runs.run_dir import RunDir
 
@@ -29,6 +30,7 @@ def write_report(
     data: Path | None = None,
     out: Path | None = None,
     mistakes: int = 12,
+    positive: str | None = None,
     device: str = "auto",
     say: Callable[[str], object] = lambda line: None,
 ) -> Report:
@@ -42,11 +44,14 @@ def write_report(
             is still there.
         out: of the page; None for report.html in the run. The model card is always in the run.
         mistakes: how many wrong answers to show; 0 for none.
+        positive: of two classes the one that sensitivity is the recall of; None for that of the scores. Of another one
+            the figures are computed anew from predictions.csv, and there is no threshold: that is chosen by evaluate.
         device: "auto", "cpu" or "gpu", for the Grad-CAM of the mistakes.
-        say: receives the note about images that are no longer there.
+        say: receives the notes about images that are no longer there, and about the threshold.
 
     Raises:
-        CustomCNNError: no trained classifier; a file of the run is damaged; `data` or the folder of `out` is missing.
+        CustomCNNError: no trained classifier; a positive class that is none of two; a file of the run is damaged;
+            `data` or the folder of `out` is missing.
     """
     if data is not None and not data.is_dir():
         raise CustomCNNError(f"--data names the folder of the scored images. Received: {show(data)}. Check its name.")
@@ -54,6 +59,8 @@ def write_report(
     if target.is_dir() or not target.resolve().parent.is_dir():
         raise CustomCNNError(f"--out names a file in a folder that exists. Received: {show(target)}. Choose another.")
     found = read_facts(run)
+    if positive and positive != found.positive:
+        found = with_positive(found, positive, say)
     shown = worst(found.predictions, mistakes)
     root = data or (Path(found.data) if found.data else None)
     weights = str((found.metrics or {}).get("weights", "best"))

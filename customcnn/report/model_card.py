@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from customcnn.errors import printable
-from customcnn.metrics.scores import HEADLINES, PER_CLASS
+from customcnn.metrics.scores import HEADLINES, PER_CLASS, recall_names
 from customcnn.report.prediction_sections import calibration_state
 from customcnn.report.run_facts import NO_GROUPS, NOT_MEDICAL, RunFacts
 from customcnn.report.run_sections import between, counted, figures
@@ -67,8 +67,8 @@ def _details(found: RunFacts) -> list[str]:
         "input": f"an RGB image, resized to {height} x {width} pixels",
         "output": f"one probability for each of {len(info.classes)} classes: {', '.join(map(text, info.classes))}",
     }
-    if info.positive:
-        values["positive class"] = text(info.positive)
+    if positive := found.positive:
+        values["positive class"] = text(positive)
     if found.members:
         names = ", ".join(f"{text(row['model'])} ({float(row['weight']):.3f})" for row in found.members)
         values["an ensemble of"] = f"{names}; the numbers are weights"
@@ -122,12 +122,15 @@ def _evaluation(found: RunFacts) -> list[str]:
         return ["Not scored yet. The command that does it:", "", f"    {found.commands()[-2]}"]
     groups = "" if metrics["groups"] is None else f" of {counted(metrics['groups'], 'group')}"
     how = metrics.get("interval") or {}
+    scored = [_score_row(HEADLINES[key], metrics[key]) for key in HEADLINES]
+    if own := metrics.get("positive_class"):
+        scored += [_score_row(name, own[key]) for key, name in recall_names(own["name"], metrics["classes"]).items()]
     lines = [
         f"On {text(found.part)} of {_code(found.data)}: {counted(metrics['images'], 'image')}{groups}, "
         f"{counted(metrics['errors'], 'error')}. Intervals: {how.get('level', 0.95):.0%}, "
         f"{how.get('method', 'unknown')}.",
         "",
-        *_table(["score", "value", "interval"], [_score_row(HEADLINES[key], metrics[key]) for key in HEADLINES]),
+        *_table(["score", "value", "interval"], scored),
         "",
     ]
     rows = []

@@ -6,6 +6,7 @@ from typing import Any
 
 from customcnn.html.page import Html, Section, data_uri, escape, facts, figure, group, matrix, subheading, table
 from customcnn.html.svg_charts import Series, line_chart
+from customcnn.metrics.scores import recall_names
 from customcnn.report.mistakes import Mistake, Pictures
 from customcnn.report.run_facts import RunFacts
 from customcnn.report.run_sections import between, counted, explained, figures
@@ -28,7 +29,8 @@ def clinical(found: RunFacts) -> Section | None:
         return Section("Clinical reading", [group("charts", *pictures)]) if pictures else None
     curves = known.get("curves") or {}
     blocks: list[str] = []
-    charts = [*_roc(curves), *_decision(known.get("decision_curve"))]
+    names = _names(known)
+    charts = [*_roc(curves, names), *_decision(known.get("decision_curve"), names)]
     if charts:
         blocks.append(group("charts", *charts))
     for part in (_fixed, _threshold, _subjects, _strata):
@@ -44,7 +46,15 @@ def _pictures(found: RunFacts, names: Sequence[str]) -> list[Html]:
     ]
 
 
-def _roc(curves: Mapping[str, Any]) -> list[Html]:
+def _names(known: Mapping[str, Any]) -> dict[str, str]:
+    """Return what sensitivity and specificity are called, with the class whose recall they are where there are two."""
+    names = {"sensitivity": "sensitivity", "specificity": "specificity"}
+    if known.get("positive") in (known.get("classes") or []):
+        names |= recall_names(known["positive"], known["classes"])
+    return names
+
+
+def _roc(curves: Mapping[str, Any], names: Mapping[str, str]) -> list[Html]:
     rates, recalls = [], []
     for name, curve in curves.items():
         roc, against = curve.get("roc"), curve.get("precision_recall")
@@ -65,8 +75,8 @@ def _roc(curves: Mapping[str, Any]) -> list[Html]:
             line_chart(
                 rates,
                 alt=alt,
-                x="1 − specificity",
-                y="sensitivity",
+                x=f"1 − {names['specificity']}",
+                y=names["sensitivity"],
                 caption=caption,
                 x_range=whole,
                 y_range=whole,
@@ -74,10 +84,11 @@ def _roc(curves: Mapping[str, Any]) -> list[Html]:
             )
         )
     if recalls:
+        recall = names["sensitivity"] if names["sensitivity"] != "sensitivity" else "recall"
         alt = "Precision-recall curve; " + "; ".join(line.name for line in recalls)
         caption = "Precision-recall curve: how many alarms are right at which share found."
         charts.append(
-            line_chart(recalls, alt=alt, x="recall", y="precision", caption=caption, x_range=whole, y_range=whole)
+            line_chart(recalls, alt=alt, x=recall, y="precision", caption=caption, x_range=whole, y_range=whole)
         )
     return charts
 
@@ -87,7 +98,7 @@ def _value(row: Mapping[str, Any] | None) -> str:
     return figures(row) if words == "–" else f"{figures(row)} ({words})"
 
 
-def _decision(curve: Mapping[str, Any] | None) -> list[Html]:
+def _decision(curve: Mapping[str, Any] | None, names: Mapping[str, str]) -> list[Html]:
     if not curve or not curve.get("model"):
         return []
     places = curve["threshold"]
@@ -100,7 +111,7 @@ def _decision(curve: Mapping[str, Any] | None) -> list[Html]:
     highest = max(value for value in [*curve["model"], *curve["all"], 0.0] if value is not None)
     caption = (
         "Decision curve: the net benefit of acting on the network's answer, by how sure one must be to act. "
-        "It helps where its line is above both others."
+        f"It helps where its line is above both others. What is found: {names['sensitivity']}."
     )
     chart = line_chart(
         lines,
@@ -122,7 +133,8 @@ def _fixed(known: Mapping[str, Any]) -> list[str]:
     ]
     if not rows:
         return []
-    header = ["class", "specificity", "sensitivity", "interval", "threshold"]
+    names = _names(known)
+    header = ["class", names["specificity"], names["sensitivity"], "interval", "threshold"]
     caption = "The share found where so many of the others are left alone; called this class from the threshold on"
     return [subheading("Sensitivity at a fixed specificity"), table(header, rows, caption)]
 
@@ -136,9 +148,8 @@ def _threshold(known: Mapping[str, Any]) -> list[str]:
     chosen = known.get("threshold")
     if not chosen:
         return []
-    values = {
-        key: _value(_row(chosen.get(key))) for key in ("sensitivity", "specificity", "accuracy") if chosen.get(key)
-    }
+    names = {**_names(known), "accuracy": "accuracy"}
+    values = {label: _value(_row(chosen.get(key))) for key, label in names.items() if chosen.get(key)}
     about = {
         "threshold": f"{chosen['value']:.4g}",
         "rule": chosen.get("rule", ""),

@@ -68,6 +68,11 @@ class RunFacts:
         return found if DRAWN in found or not self.info.drawn else [*found, DRAWN]
 
     @property
+    def positive(self) -> str:
+        """The positive class of two: that of the scores, or of the network where there are none yet; "" of more."""
+        return str((self.metrics or {}).get("positive") or self.info.positive)
+
+    @property
     def part(self) -> str:
         """The scored part in words."""
         name = str((self.metrics or {}).get("part", ""))
@@ -103,6 +108,8 @@ class RunFacts:
                 words += ["--weights", "last"]
             if self.metrics.get("tta"):
                 words.append("--tta")
+            if self.positive != self.info.positive:
+                words += ["--positive", self.positive]
             clinical = self.metrics.get("clinical") or {}
             for column in clinical.get("strata") or {}:
                 words += ["--strata", str(column)]

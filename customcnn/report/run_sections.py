@@ -19,7 +19,7 @@ from customcnn.html.page import (
     table,
 )
 from customcnn.html.svg_charts import Series, line_chart
-from customcnn.metrics.scores import HEADLINES, PER_CLASS
+from customcnn.metrics.scores import HEADLINES, PER_CLASS, recall_names
 from customcnn.report.run_facts import NO_GROUPS, RunFacts
 
 MEANING = {
@@ -64,7 +64,8 @@ def lead(found: RunFacts) -> list[str]:
     tiles = [_tile(HEADLINES[key], metrics[key]) for key in LEADING]
     positive = metrics.get("positive_class")
     if positive:
-        tiles += [_tile(key, positive[key], f"for {positive['name']}") for key in ("sensitivity", "specificity")]
+        names = recall_names(positive["name"], metrics["classes"])
+        tiles += [_tile(names[key], positive[key]) for key in ("sensitivity", "specificity")]
     return [_sentence(found), group("scores", *tiles), _method(metrics)]
 
 

@@ -7,7 +7,7 @@ from customcnn.data.manifest import PARTS
 from customcnn.html.page import Section, beside, figure, page, preformatted
 from customcnn.html.page import table as html_table
 from customcnn.io.atomic import write_text
-from customcnn.metrics.scores import format_report
+from customcnn.metrics.scores import format_report, recall_names
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from customcnn.studies.results import DONE, FAILED, NOT_RUN, Reproduction, Result, Value
 from customcnn.studies.study_file import PLACES, Row, label
@@ -43,7 +43,7 @@ def _summary(found: Reproduction, place: str, kind: str) -> Table:
     rows += [mark for mark in found.study.marks if place in mark.published]
     head, columns = ["row"], []
     for score in PLACES.get(place, found.study.scores):
-        name = label(place, score)
+        name = _label(place, score, found.results.values())
         if any(score in row.published.get(place, {}) for row in rows):
             head.append(f"{name}, published")
             columns.append((score, True))
@@ -60,6 +60,13 @@ def _summary(found: Reproduction, place: str, kind: str) -> Table:
                 cells.append(interval(result.measured.get(place, {}).get(score), score))
         table.append([*cells, remarks(result, place)])
     return table
+
+
+def _label(place: str, score: str, results: Iterable[Result]) -> str:
+    """Return what a score is called; of sensitivity and specificity also the class whose recall they are."""
+    for metrics in (each for result in results for each in result.metrics.values() if each.get("positive")):
+        return recall_names(metrics["positive"], metrics["classes"]).get(score) or label(place, score)
+    return label(place, score)
 
 
 def _published_only(mark: Row) -> Result:
@@ -121,7 +128,7 @@ def details(row: Row, result: Result) -> Table:
         for score, published in scores.items():
             measured = result.measured.get(place, {}).get(score)
             where = _part(place)
-            table.append([where, label(place, score), number(published, score), interval(measured, score)])
+            table.append([where, _label(place, score, [result]), number(published, score), interval(measured, score)])
     return table
 
 

@@ -13,6 +13,7 @@ from customcnn.data.manifest import Manifest, require_classes
 from customcnn.data.pack import Packed
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.images.sizes import side_range, sizes_in
+from customcnn.metrics.validation import default_positive
 from customcnn.models import build_model, get_spec
 from customcnn.recipe.recipe import KEYS, Recipe
 from customcnn.recipe.sampling import class_weights, deal, epoch_rows
@@ -135,7 +136,7 @@ def _positive(recipe: Recipe, classes: list[str]) -> str:
         raise CustomCNNError(
             f"The positive class is one of two. Received: {show(recipe.positive)} for the classes {show_all(classes)}."
         )
-    return recipe.positive or (classes[1] if len(classes) == 2 else "")
+    return recipe.positive or default_positive(classes)
 
 
 def _own_rows(data: Manifest, recipe: Recipe, classes: list[str], job: Job) -> np.ndarray:

@@ -10,6 +10,7 @@ from customcnn.backend import devices
 from customcnn.data.manifest import PARTS, Manifest, Record
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.io.atomic import Staging, write_text
+from customcnn.metrics.validation import default_positive
 from customcnn.recipe.recipe import Recipe
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from customcnn.runs.saved_model import ModelInfo, load_model, read_classifier, save_model
@@ -72,7 +73,8 @@ def ensemble(
     `union`) and environment.json.
 
     Args:
-        runs: two trained runs or more, of the same classes and positive class.
+        runs: two trained runs or more, of the same classes. Where their positive classes differ, the ensemble has the
+            default one of these classes.
         out: the run to make.
         weigh: "validation" or "equal".
         weights: "best" or "last", of every member.
@@ -95,15 +97,17 @@ def ensemble(
     first = members[0].info
     for member in members:
         _require_same_task(member, members[0])
+    named = {member.info.positive for member in members}
+    positive = first.positive if len(named) == 1 else default_positive(first.classes)  # it changes no probability
     trained = union([run.read_manifest() for run in runs])
     chosen = weigh == "validation" or (weights == "best" and any(run.chosen_by_validation() for run in runs))
     size = max((member.info.input_size for member in members), key=lambda size: size[0] * size[1])
-    recipe = Recipe(NAME, size, positive=first.positive, monitor="val_accuracy" if chosen else "loss")
+    recipe = Recipe(NAME, size, positive=positive, monitor="val_accuracy" if chosen else "loss")
 
     devices.configure()
     model = soft_vote([load_model(member.file) for member in members], [member.weight for member in members], size)
     drawn = any(member.info.drawn for member in members)
-    info = ModelInfo(NAME, first.classes, size, first.positive, drawn, sides=_sides(members))
+    info = ModelInfo(NAME, first.classes, size, positive, drawn, sides=_sides(members))
     with Staging(out.path, replace=replace_run) as work:
         run = RunDir(work)
         save_model(model, info, run.best)
@@ -240,15 +244,12 @@ def _read_member(run: RunDir, weights: str) -> Member:
 
 
 def _require_same_task(member: Member, first: Member) -> None:
-    for words, one, other in (
-        ("classes", first.info.classes, member.info.classes),
-        ("positive class", [first.info.positive], [member.info.positive]),
-    ):
-        if one != other:
-            raise CustomCNNError(
-                f"The members of an ensemble have the same {words}. Received: {show_all(one)} in "
-                f"{show(first.run.path)} and {show_all(other)} in {show(member.run.path)}. Leave one of them out."
-            )
+    one, other = first.info.classes, member.info.classes
+    if one != other:
+        raise CustomCNNError(
+            f"The members of an ensemble have the same classes. Received: {show_all(one)} in "
+            f"{show(first.run.path)} and {show_all(other)} in {show(member.run.path)}. Leave one of them out."
+        )
 
 
 def _recipe_text(recipe: Recipe) -> str:

@@ -6,6 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from customcnn.cli import cli
+from customcnn.data.manifest import scan
+from customcnn.data.split import check_files
 from tests.support.audit_pictures import cell, save
 from tests.support.commands import error_line
 
@@ -29,6 +31,27 @@ def test_a_folder_that_is_not_split_is_audited(here):
     result = run("cells")
     assert result.exit_code == 0
     assert "near-duplicates (turned, flipped or saved again): 1" in result.output
+
+
+def test_every_damaged_image_is_named_and_skipped_on_demand(here):
+    whole = (here / "cells/all/a.png").read_bytes()
+    for name in ("all/x.png", "all/y.png", "hem/z.png"):
+        (here / "cells" / name).write_bytes(whole[:200])
+    for more in ((), ("--deep",)):
+        result = run("cells", *more)
+        assert result.exit_code == 1 and not result.stdout
+        assert all(f"{name}' (damaged" in result.stderr for name in ("all/x.png", "all/y.png", "hem/z.png"))
+        assert result.stderr.endswith("Remove them or use --skip-bad.\n") and result.stderr.count("\n") == 1
+    result = run("cells", "--skip-bad")
+    assert result.exit_code == 0 and "near-duplicates (turned, flipped or saved again): 1" in result.stdout
+    assert all(f"{name}' (damaged" in result.stderr for name in ("all/x.png", "all/y.png", "hem/z.png"))
+
+
+def test_what_changed_since_the_manifest_is_still_found_with_skip_bad(here):
+    check_files(scan(here / "cells"))[0].write(here / "cells/manifest.csv")
+    save(here / "cells/all/a.png", cell(5))
+    result = run("cells", "--skip-bad", "--json")
+    assert json.loads(result.stdout)["changed"] == ["all/a.png"]
 
 
 def test_strict_ends_with_1_on_a_leak_only(here):

@@ -21,7 +21,7 @@ from customcnn.recipe.recipe import Recipe
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from customcnn.training.train import train
 from tests.support.colors import SIZE, paint, recipe
-from tests.support.commands import error_line
+from tests.support.commands import error_line, printed
 from tests.support.errors import refused
 
 CLASSES = ["all", "hem"]
@@ -518,6 +518,36 @@ def test_the_command_as_json_and_what_it_writes(two, tmp_path):
     before = (out / "compare.png").read_bytes()
     write(found, out)
     assert (out / "compare.png").read_bytes() == before
+
+
+def test_another_positive_class_of_the_same_predictions(two, shell):
+    names = ("sensitivity", "specificity")
+    (blasts, _), (healthy, _) = (compare(two, resamples=5, positive=name)["runs"] for name in (None, "hem"))
+    assert blasts["sensitivity"] == healthy["specificity"] and blasts["specificity"] == healthy["sensitivity"]
+    predicted = read_tested(two[0])
+    own = np.array(predicted.labels) == "all"
+    assert blasts["sensitivity"]["value"] == pytest.approx(predicted.right[own].mean())
+    assert all(blasts[key] == healthy[key] for key in blasts if key not in names)
+    output, _ = printed(*shell("compare", *two, "--positive", "hem", "--resamples", 5))
+    assert "sensitivity (recall of hem)" in output and "specificity (recall of all)" in output
+    message = error_line(*shell("compare", *two, "--positive", "blast"))
+    assert message.startswith("A positive class is one of two classes. Received: 'blast'")
+
+
+def test_runs_of_several_classes_have_no_positive_one(tmp_path):
+    labels = [0, 1, 2] * 4
+    runs = [write_run(tmp_path / name, labels, labels, classes=["a", "b", "c"]) for name in ("x", "y")]
+    found = compare(runs, resamples=5)
+    assert found["positive"] is None and "sensitivity" not in found["runs"][0]
+    assert refused(compare, runs, positive="a", match="A positive class is one of two classes")
+
+
+def test_the_picture_of_many_pairs_has_the_first_of_them(two, tmp_path):
+    found = compare(two, resamples=5)
+    write(found | {"pairs": found["pairs"] * 2000}, tmp_path / "many")
+    with Image.open(tmp_path / "many" / "compare.png") as image:
+        assert image.height < 6000
+    assert len((tmp_path / "many" / "compare.csv").read_text().splitlines()) == 2001
 
 
 def test_an_error_is_one_line(two, shell):

@@ -24,6 +24,7 @@ from customcnn.recipe.recipe import load_recipe
 from customcnn.runs.run_dir import RunDir
 from customcnn.runs.saved_model import load_model, read_info, save_model
 from customcnn.training.train import train
+from tests.support.commands import error_line
 from tests.support.errors import refused
 from tests.support.folders import contents
 
@@ -120,7 +121,7 @@ def test_the_metrics_file(run, data):
     assert metrics == result.metrics
     assert metrics["images"] == 12 and metrics["groups"] == 2
     assert metrics["interval"]["resamples"] == 20
-    assert (metrics["classes"], metrics["positive"]) == (["all", "hem"], "hem")
+    assert (metrics["classes"], metrics["positive"]) == (["all", "hem"], "all")
     assert (metrics["model"], metrics["part"], metrics["weights"]) == ("small", "validation", "best")
     assert metrics["epoch"] == read_info(run.best).epoch
     assert metrics["data"] == str(data.root)
@@ -194,21 +195,58 @@ def test_a_folder_that_is_not_split(run, folder):
 def test_the_clinical_reading_and_the_calibration(run, data):
     metrics = evaluate(run, data, resamples=20).metrics
     reading, calibrated = metrics["clinical"], metrics["calibration"]
-    assert reading["positive"] == "hem" and [*reading["curves"]] == ["hem"]
-    assert reading["curves"]["hem"]["roc"]["area"]["value"] == pytest.approx(metrics["roc_auc"]["value"])
+    assert reading["positive"] == "all" and [*reading["curves"]] == ["all"]
+    assert reading["curves"]["all"]["roc"]["area"]["value"] == pytest.approx(metrics["roc_auc"]["value"])
     assert calibrated["log_loss"]["value"] == pytest.approx(metrics["log_loss"]) and calibrated["temperature"] is None
+
+
+def test_another_positive_class_without_a_new_training(run, data):
+    blasts = evaluate(run, data, part="validation", resamples=2).metrics
+    healthy = evaluate(run, data, part="validation", resamples=2, positive="hem").metrics
+    assert (blasts["positive"], healthy["positive"]) == ("all", "hem")
+    for one, other in (("sensitivity", "specificity"), ("specificity", "sensitivity")):
+        assert blasts["positive_class"][one] == healthy["positive_class"][other]
+    assert [*healthy["clinical"]["curves"]] == ["hem"] and healthy["calibration"]["positive_class"]["name"] == "hem"
+    assert refused(evaluate, run, data, positive="blast") == (
+        "A positive class is one of two classes. Received: 'blast', and the classes 'all', 'hem'. "
+        "Name one of two, or leave it out."
+    )
+
+
+def test_a_run_that_was_saved_with_the_healthy_class_keeps_it(run, data):
+    save_model(load_model(run.best), replace(read_info(run.best), positive="hem"), run.best)
+    assert evaluate(run, data, resamples=2).metrics["positive"] == "hem"
+    assert evaluate(run, data, resamples=2, positive="all").metrics["positive"] == "all"
+
+
+def test_a_rule_that_would_be_ignored_is_refused(run, data, tmp_path):
+    rule = "sensitivity>=0.95"
+    assert refused(evaluate, run, data, part="validation", rule=rule) == (
+        "A threshold is chosen on a validation split of both classes that is not the one scored. Received: "
+        f"{rule!r} for {str(data.root)!r}, scored on validation. "
+        "Leave out --threshold, or score the test split of a folder with a validation split."
+    )
+    save_model(
+        load_model(run.best), replace(read_info(run.best), classes=["all", "b", "c", "hem"], positive=""), run.best
+    )
+    assert refused(evaluate, run, data, rule=rule) == (
+        f"A threshold belongs to one of two classes. Received: {rule!r} for 4 classes, 'all', 'b', 'c', 'hem'. "
+        "Leave out --threshold."
+    )
+    assert refused(evaluate, run, data, rule="f1", match="A threshold rule is youden")
+    assert refused(evaluate, run, data, positive="all", match="A positive class is one of two classes")
 
 
 @pytest.mark.kill
 def test_the_threshold_is_chosen_on_validation_and_never_on_what_is_scored(run, data):
     validation = data.part("validation")
-    hem = shares(run, data, validation.records)
-    own = np.array([record.label == "hem" for record in validation.records])
-    best = max((hem[own] >= t).mean() - (hem[~own] >= t).mean() for t in hem)
+    blast = 1 - shares(run, data, validation.records)
+    own = np.array([record.label == "all" for record in validation.records])
+    best = max((blast[own] >= t).mean() - (blast[~own] >= t).mean() for t in blast)
     found = evaluate(run, data, resamples=2).metrics["clinical"]["threshold"]
     assert (found["chosen_on"], found["rule"]) == ("validation", "youden")
     at = found["value"] - 1e-6
-    assert (hem[own] >= at).mean() - (hem[~own] >= at).mean() == pytest.approx(best)
+    assert (blast[own] >= at).mean() - (blast[~own] >= at).mean() == pytest.approx(best)
     assert evaluate(run, data, part="validation", resamples=2).metrics["clinical"]["threshold"] is None
     alone = replace(data, records=data.part("test").records)
     assert evaluate(run, alone, part="test", resamples=2).metrics["clinical"]["threshold"] is None
@@ -463,7 +501,7 @@ def test_evaluate_says_what_stands_beside_the_scores(run, folder, shell):
     words = ["evaluate", run.path, folder, "--part", "validation", "--resamples", 20]
     status, output, errors = shell(*words, "--group-pattern", "/(g[0-9])_")
     assert status == 0
-    assert "12 images of 2 groups" in output and "positive class: hem" in output
+    assert "12 images of 2 groups" in output and "positive class: all" in output
     assert errors.splitlines() == [
         "Note: the best epoch was chosen by its score on this part; a test part would be free of that choice.",
         f"Warning: {WARNING}",
@@ -471,6 +509,17 @@ def test_evaluate_says_what_stands_beside_the_scores(run, folder, shell):
     status, output, errors = shell(*words, "--json")
     assert json.loads(output) == strict_json(run.metrics)
     assert "Note: no groups are known, so leakage cannot be judged." in errors
+
+
+def test_damaged_images_are_named_and_left_out_on_demand(run, folder, tmp_path, shell):
+    data = Path(shutil.copytree(folder, tmp_path / "data"))
+    for name in ("test/all/x.png", "test/hem/y.png", "validation/all/z.png"):
+        (data / name).write_bytes((folder / "test/all/g3_0.png").read_bytes()[:200])
+    words = ["evaluate", run.path, data, "--resamples", 5, "--no-report", "--json", "--out", tmp_path / "out"]
+    assert "x.png" in error_line(*shell(*words))
+    status, output, errors = shell(*words, "--skip-bad")
+    assert (status, json.loads(output)["images"]) == (0, 6)
+    assert all(f"{name}' (damaged" in errors for name in ("test/all/x.png", "test/hem/y.png", "validation/all/z.png"))
 
 
 def test_converted_images_are_counted_once(run, tmp_path):

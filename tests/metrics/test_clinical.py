@@ -589,19 +589,20 @@ clinical reading                                    value  95 % interval
 positive class all, 0.667 of the images
   ROC area (guessing: .5)                           0.750  0.100 to 0.900
   precision-recall area (guessing: 0.667)           0.877  0.100 to 0.900
-  sensitivity at specificity 0.80, from 0.600       0.500  0.100 to 0.900
-  sensitivity at specificity 0.90, from 0.600       0.500  0.100 to 0.900
-  sensitivity at specificity 0.95, from 0.600       0.500  0.100 to 0.900
+  sensitivity (recall of all) at a specificity (recall of hem) of
+    0.80, from 0.600                                0.500  0.100 to 0.900
+    0.90, from 0.600                                0.500  0.100 to 0.900
+    0.95, from 0.600                                0.500  0.100 to 0.900
 intervals: percentile bootstrap over groups, 300 resamples, seed 0
 thresholds at a fixed specificity are chosen on these images, in every resample anew
 
 all from a probability of 0.5000 on (youden, chosen on validation)
-  sensitivity                                       0.667  0.100 to 0.900
-  specificity                                       0.667  0.100 to 0.900
+  sensitivity (recall of all)                       0.667  0.100 to 0.900
+  specificity (recall of hem)                       0.667  0.100 to 0.900
   accuracy                                          0.667  0.100 to 0.900
   balanced accuracy                                 0.667  0.100 to 0.900
 
-decision curve: a greater net benefit than treating all or none at threshold probabilities of
+decision curve of all (positive): more net benefit than treating all or none from
   0.11 to 0.20, 0.51 to 0.90
 
 subjects: 3 groups with images of one class

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from customcnn.errors import CustomCNNError
 from customcnn.metrics import bootstrap
 from customcnn.metrics.scores import confusion_matrix, evaluate_predictions, format_report, roc_auc, scores
+from customcnn.metrics.validation import check_classes, default_positive
 from tests.support.errors import refused
 
 EXACT = {"rel": 0, "abs": 1e-12}
@@ -204,16 +205,16 @@ def test_the_report_end_to_end():
     assert found["groups"] is None
     assert found["errors"] == 148
     assert found["classes"] == ["all", "hem"]
-    assert found["positive"] == "hem"
+    assert found["positive"] == "all"
     assert found["confusion_matrix"] == [[1370, 77], [71, 603]]
     assert round(found["accuracy"]["value"], 4) == 0.9302
     assert found["per_class"]["all"]["support"] == 1447
     own = found["positive_class"]
-    assert own["name"] == "hem"
-    assert own["precision"]["value"] == pytest.approx(603 / 680, **EXACT)
-    assert own["recall"] == own["sensitivity"] == found["per_class"]["hem"]["recall"]
-    assert own["sensitivity"]["value"] == pytest.approx(603 / 674, **EXACT)
-    assert own["specificity"]["value"] == pytest.approx(1370 / 1447, **EXACT)
+    assert own["name"] == "all"
+    assert own["precision"]["value"] == pytest.approx(1370 / 1441, **EXACT)
+    assert own["recall"] == own["sensitivity"] == found["per_class"]["all"]["recall"]
+    assert own["sensitivity"]["value"] == pytest.approx(1370 / 1447, **EXACT)
+    assert own["specificity"]["value"] == pytest.approx(603 / 674, **EXACT)
     assert found["log_loss"] == pytest.approx(-(1973 * np.log(0.9) + 148 * np.log(0.1)) / 2121, **EXACT)
     assert found["interval"] == {
         "level": 0.95, "method": "Wilson for proportions, else percentile bootstrap over images",
@@ -225,9 +226,25 @@ def test_the_report_end_to_end():
     # one image per draw: close to the normal interval of the same share
     assert found["weighted_f1"]["low"] == pytest.approx(0.9194, abs=0.003)
     assert found["weighted_f1"]["high"] == pytest.approx(0.9410, abs=0.003)
-    turned = evaluate_predictions(labels, certain(labels, predicted), ["all", "hem"], positive="all", resamples=2)
-    assert turned["positive"] == turned["positive_class"]["name"] == "all"
-    assert turned["positive_class"]["specificity"]["value"] == pytest.approx(603 / 674, **EXACT)
+    turned = evaluate_predictions(labels, certain(labels, predicted), ["all", "hem"], positive="hem", resamples=2)
+    assert turned["positive"] == turned["positive_class"]["name"] == "hem"
+    assert turned["positive_class"]["sensitivity"]["value"] == pytest.approx(603 / 674, **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("classes", "positive"),
+    [
+        (["all", "hem"], "all"),
+        (["hem", "all"], "all"),
+        (["ALL", "HEM"], "ALL"),
+        (["all", "blast"], "blast"),
+        (["a", "b"], "b"),
+        (["all", "hem", "x"], ""),
+    ],
+)
+def test_the_positive_class_where_none_is_named(classes, positive):
+    assert default_positive(classes) == positive
+    assert check_classes(classes, None)[1] == (positive or None)
 
 
 def test_three_classes_have_no_positive_one():
@@ -530,22 +547,22 @@ def test_half_precision_probabilities_are_fine():
 REPORT = """\
 8 images of 1 group, 2 errors
 
-                        value  95 % interval
-accuracy                0.750  -
-balanced accuracy       0.733  -
-macro precision         0.733  -
-macro recall            0.733  -
-macro F1                0.733  -
-weighted precision      0.750  -
-weighted recall         0.750  -
-weighted F1             0.750  -
-Cohen's kappa           0.467  -
-ROC AUC                 0.733  -
-sensitivity             0.667  -
-specificity             0.800  -
-log loss                0.655
+                                 value  95 % interval
+accuracy                         0.750  -
+balanced accuracy                0.733  -
+macro precision                  0.733  -
+macro recall                     0.733  -
+macro F1                         0.733  -
+weighted precision               0.750  -
+weighted recall                  0.750  -
+weighted F1                      0.750  -
+Cohen's kappa                    0.467  -
+ROC AUC                          0.733  -
+sensitivity (recall of all)      0.800  -
+specificity (recall of hem)      0.667  -
+log loss                         0.655
 intervals: none (one group only)
-positive class: hem (precision 0.667, recall 0.667)
+positive class: all (precision 0.800, recall 0.800)
 
 class  precision  recall     F1  support
 all        0.800   0.800  0.800        5
@@ -571,12 +588,12 @@ def test_format_report_shows_intervals_and_what_is_undefined():
     found["accuracy"] = {"value": 0.75, "low": 0.25, "high": 1.0}
     found["roc_auc"] = {"value": None, "low": None, "high": None}
     found["cohen_kappa"] = {"value": -0.5, "low": -1.0, "high": 1.0, "undefined_resamples": 1}
-    lines = format_report(found).splitlines()
+    lines = [" ".join(line.split()) for line in format_report(found).splitlines()]
     assert lines[0] == "4 images, 1 error"
-    assert lines[2].endswith("value  90 % interval")
-    assert "accuracy                0.750  0.250 to 1.000" in lines
-    assert "Cohen's kappa          -0.500  -1.000 to 1.000  (undefined in 1 resample)" in lines
-    assert "ROC AUC             undefined  -" in lines
+    assert lines[2].endswith("value 90 % interval")
+    assert "accuracy 0.750 0.250 to 1.000" in lines
+    assert "Cohen's kappa -0.500 -1.000 to 1.000 (undefined in 1 resample)" in lines
+    assert "ROC AUC undefined -" in lines
     how = "Wilson for proportions, else percentile bootstrap over images, 2,000 resamples, seed 4"
     assert f"intervals: {how}" in lines
 

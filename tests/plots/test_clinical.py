@@ -43,7 +43,13 @@ def made(classes=("all", "hem"), images=240, groups=12, grouped=True, **options)
     probabilities = np.exp(marks)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     known = [f"s{number:03d}" for number in unit] if grouped else None
-    return clinical(labels, probabilities, list(classes), groups=known, **{"resamples": 60} | options)
+    return clinical(
+        labels,
+        probabilities,
+        list(classes),
+        groups=known,
+        **{"resamples": 60, "positive": classes[1] if len(classes) == 2 else None} | options,
+    )
 
 
 def assert_nothing_cut_off(figure: Figure) -> None:
@@ -94,6 +100,16 @@ def test_the_roc_curve_has_its_area_its_band_and_the_chosen_threshold():
     corners = band.get_paths()[0].vertices
     assert corners[:, 1].max() == max(roc["band"]["high"]) and corners[:, 1].min() == min(roc["band"]["low"])
     assert [*line_of(figure, "guessing").get_ydata()] == [0, 1]
+
+
+def test_every_figure_says_whose_recall_the_sensitivity_is():
+    found = made(("b_$1$", "hem"))
+    axes = [draw(found).axes[0] for draw in (roc_figure, precision_recall_figure)]
+    assert axes[0].get_ylabel() == axes[1].get_xlabel() == "sensitivity (recall of hem)"
+    assert axes[0].get_xlabel() == "1 - specificity (recall of b_$1$)" and not axes[0].xaxis.label.get_parse_math()
+    assert "sensitivity (recall of hem)" in decision_figure(found).axes[0].get_legend().get_title().get_text()
+    many = roc_figure(made(("a", "b", "c"))).axes[0]
+    assert (many.get_xlabel(), many.get_ylabel()) == ("1 - specificity (false positive rate)", "sensitivity")
 
 
 def test_the_precision_recall_curve_goes_in_steps_over_that_of_guessing():
@@ -182,7 +198,7 @@ def test_lines_differ_from_each_other_and_neighbours_in_colour_and_dashes():
 
 
 def test_what_is_undefined_is_said():
-    found = clinical(np.array([0, 0]), np.array([[0.8, 0.2], [0.3, 0.7]]), ["all", "hem"], threshold=0.5, resamples=5)
+    found = clinical(np.array([0, 0]), np.array([[0.8, 0.2], [0.3, 0.7]]), ["a", "hem"], threshold=0.5, resamples=5)
     assert "hem, no curve: one class only" in legend_of(roc_figure(found))
     assert "hem, no curve: no such image" in legend_of(precision_recall_figure(found))
     with pytest.raises(ValueError, match="without subjects"):

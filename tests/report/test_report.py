@@ -258,8 +258,8 @@ def test_curves_thresholds_subjects_and_calibration(run, home):
         "Clinical reading",
         "Calibration",
     ]
-    area = metrics["clinical"]["curves"]["hem"]["roc"]["area"]
-    assert f"hem: area {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})" in text
+    area = metrics["clinical"]["curves"]["all"]["roc"]["area"]
+    assert f"all: area {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})" in text
     for words in (
         "Decision curve",
         "Sensitivity at a fixed specificity",
@@ -454,6 +454,26 @@ def test_the_options_of_the_evaluation_are_in_the_commands(run):
     for words in ("--part test", "--weights last", "--tta", "--strata fold", "--threshold 'sensitivity>=0.95'"):
         assert words in line
     assert "--resamples 100" in line
+
+
+def test_another_positive_class_from_the_predictions(run, home):
+    before = json.loads(run.metrics.read_text())
+    assert before["positive"] == "all" and before["clinical"]["threshold"]
+    lines = []
+    text = page_of(run, data=home / "data", mistakes=0, positive="hem", say=lines.append)
+    assert lines == [
+        "Note: the threshold was chosen for the other class; evaluate with the same --positive to choose one."
+    ]
+    assert "Sensitivity (recall of hem)" in text and "recall of all" in text and "chosen beforehand" not in text
+    assert "--positive hem" in text, "the command that makes it again"
+    card = run.model_card.read_text()
+    assert "positive class: hem" in card and "sensitivity (recall of hem)" in card
+    assert json.loads(run.metrics.read_text()) == before, "the scores of the run stay"
+    manifest = check_files(scan(home / "data"))[0]
+    evaluate(run, manifest, resamples=100, positive="hem")
+    assert page_of(run, data=home / "data", mistakes=0).count("recall of hem") >= text.count("recall of hem")
+    with pytest.raises(CustomCNNError, match="A positive class is one of two classes"):
+        write_report(run, positive="blast")
 
 
 def test_the_command(run, home):
