@@ -32,7 +32,7 @@ MODEL = "small"
 PACKAGE = str(Path(__file__).parent)
 
 UNKNOWN_GROUPS = (
-    "Leakage cannot be judged, for no groups are known: where several images show one subject or one photograph, the "
+    "No group labels given, so leakage cannot be checked: where several images show one subject or one photograph, the "
     "score is inflated. Give group_pattern, or a manifest.csv with groups."
 )
 

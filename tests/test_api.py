@@ -81,7 +81,7 @@ def test_groups_in_the_names_are_kept_together(folder, tmp_path, recwarn):
 
 def test_without_groups_images_are_split_one_by_one_with_a_warning(tmp_path):
     data = paint(tmp_path / "data", {"red": 10, "blue": 10})
-    with pytest.warns(LeakageWarning, match="no groups are known") as caught:
+    with pytest.warns(LeakageWarning, match="No group labels given") as caught:
         found = fit(data, out=tmp_path / "run", **QUICK)
     assert [Path(w.filename) for w in caught if w.category is LeakageWarning] == [Path(__file__)]
     assert found.notes == [UNKNOWN_GROUPS] == found.predict(data / "red").notes
@@ -101,7 +101,7 @@ def test_a_split_by_image_where_groups_are_known_is_said_to_leak(folder, tmp_pat
 def test_a_folder_that_is_split_stays_as_it_is(tmp_path):
     data = paint(tmp_path / "data", {"train/red": 8, "train/blue": 8, "validation/red": 4, "validation/blue": 4})
     shutil.copy(data / "train" / "red" / "0.bmp", data / "validation" / "red" / "copy.bmp")
-    with pytest.warns(LeakageWarning, match="no groups are known"):
+    with pytest.warns(LeakageWarning, match="No group labels given"):
         found = fit(data, out=tmp_path / "run", **QUICK)
     counts = found.run.read_manifest().counts()
     assert (counts["train", "red"], counts["validation", "red"]) == (8, 5)

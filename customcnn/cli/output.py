@@ -15,7 +15,9 @@ from customcnn.progress import is_quiet
 if TYPE_CHECKING:
     from customcnn.data.manifest import Manifest
 
-GROUPS_UNKNOWN = "Note: no groups are known, so leakage cannot be judged. Give --group-pattern or --groups if you can."
+GROUPS_UNKNOWN = (
+    "Note: no group labels given, so leakage cannot be checked. Give --group-pattern or --groups if you can."
+)
 
 NEVER_QUIET = ("Warning:", "Error:", "Failed:")
 """Lines that begin so are shown with --quiet, too: what makes a score worth less, and what went wrong."""
@@ -44,6 +46,11 @@ def print_csv(text: str) -> None:
     """Print CSV on standard output: as it is into a file or a pipe, harmless on a terminal."""
     # With color, click leaves the text as it is.
     click.echo(harmless(text) if sys.stdout.isatty() else text, nl=False, color=True)
+
+
+def note_line(sentence: str) -> str:
+    """Return a sentence of the library as a note for the user."""
+    return f"Note: {sentence[:1].lower()}{sentence[1:]}"
 
 
 def say_skipped(skipped: Sequence[tuple[str, str]]) -> None:

@@ -6,7 +6,7 @@ import click
 
 from customcnn.cli.data import FOLDER
 from customcnn.cli.networks import device_option, positive_option
-from customcnn.cli.output import json_option, print_json, say
+from customcnn.cli.output import json_option, note_line, print_json, say
 
 
 @click.command()
@@ -45,7 +45,7 @@ def report(
         click.echo(f"Page: {found.page}")
         click.echo(f"Model card: {found.model_card}")
     for note in found.notes:
-        say(f"Warning: {note}")
+        say(note_line(note) if note in found.remarks else f"Warning: {note}")
 
 
 COMMANDS = (report,)

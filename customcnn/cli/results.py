@@ -7,7 +7,7 @@ import click
 
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
 from customcnn.cli.networks import device_option, no_pack_option, positive_option
-from customcnn.cli.output import GROUPS_UNKNOWN, json_option, print_csv, print_json, say, say_skipped
+from customcnn.cli.output import GROUPS_UNKNOWN, json_option, note_line, print_csv, print_json, say, say_skipped
 from customcnn.inference.runtimes import NAMES
 from customcnn.progress import terminal
 
@@ -91,6 +91,7 @@ def evaluate(
     from customcnn.metrics.calibration import format_calibration
     from customcnn.metrics.clinical_text import format_clinical
     from customcnn.metrics.scores import format_report
+    from customcnn.report.run_facts import CHOSEN_HERE
     from customcnn.runs.run_dir import RunDir
     from customcnn.training.loggers import log_scores
 
@@ -126,7 +127,7 @@ def evaluate(
     if out is None:
         log_scores(RunDir(run), result.metrics, say)
     if result.metrics["chosen_on_this_part"]:
-        say("Note: the best epoch was chosen by its score on this part; a test part would be free of that choice.")
+        say(note_line(CHOSEN_HERE))
     if result.metrics["calibrated_on_this_part"]:
         say("Note: the temperature was fitted on this part; the calibration says little here.")
     if not result.leakage.groups_known:

@@ -376,7 +376,7 @@ def _notes(
     notes = []
     unit = "image" if tested[0].groups is None else "group"
     if tested[0].groups is None:
-        notes.append("no groups are known: if several images show one subject, these intervals are too narrow.")
+        notes.append("no group labels given: if several images show one subject, these intervals are too narrow.")
     else:
         notes.append(
             "McNemar's test takes images as independent, and those of one group are not: the verdicts rest on the "

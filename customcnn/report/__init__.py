@@ -17,11 +17,12 @@ from customcnn.runs.run_dir import RunDir
 
 @dataclass(frozen=True)
 class Report:
-    """What `write_report` wrote, and the warnings on it."""
+    """What `write_report` wrote, and the notes on it: the warnings, then the remarks, which are also apart."""
 
     page: Path
     model_card: Path
     notes: list[str]
+    remarks: list[str]
 
 
 def write_report(
@@ -69,7 +70,7 @@ def write_report(
         say(f"Note: the images are not in {show(root or '')}, so the mistakes have no pictures. Give --data.")
     write_text(target, report_page(found, shown, pictures, root))
     write_text(run.model_card, model_card(found))
-    return Report(target, run.model_card, found.notes)
+    return Report(target, run.model_card, found.notes, found.remarks)
 
 
 def report_page(found: RunFacts, worst: list[Mistake], pictures: dict[str, Pictures], root: Path | None) -> str:

@@ -17,7 +17,7 @@ from customcnn.runs.saved_model import ModelInfo, read_classifier
 
 MEMBERS = "members.csv"
 CHOSEN_HERE = "The best epoch was chosen by its score on this part; a test part would be free of that choice."
-NO_GROUPS = "No groups are known, so leakage cannot be judged."
+NO_GROUPS = "No group labels given, so leakage cannot be checked."
 NOT_MEDICAL = (
     "Not a medical device: made for teaching and research. It is neither tested nor cleared for diagnosis, and no "
     "decision about a patient may rest on it."
@@ -56,16 +56,21 @@ class RunFacts:
 
     @property
     def notes(self) -> list[str]:
+        """All that belongs beside the scores: the warnings, then the remarks."""
+        return [*self.warnings, *self.remarks]
+
+    @property
+    def warnings(self) -> list[str]:
         """The warnings that belong beside the scores, or beside the training where there are none yet."""
-        if self.metrics is None:
-            found = run_notes(self.trained)
-        else:
-            found = list(self.metrics.get("notes") or [])
-            if self.metrics.get("chosen_on_this_part"):
-                found.append(CHOSEN_HERE)
-            if not (self.metrics.get("leakage") or {}).get("groups_known", True):
-                found.append(NO_GROUPS)
+        found = run_notes(self.trained) if self.metrics is None else list(self.metrics.get("notes") or [])
         return found if DRAWN in found or not self.info.drawn else [*found, DRAWN]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What `customcnn evaluate` says of the scores as notes: nothing is wrong, but they say less for it."""
+        metrics = self.metrics or {}
+        unknown = not (metrics.get("leakage") or {}).get("groups_known", True)
+        return [*([CHOSEN_HERE] if metrics.get("chosen_on_this_part") else []), *([NO_GROUPS] if unknown else [])]
 
     @property
     def positive(self) -> str:

@@ -137,7 +137,7 @@ def features_section(
     pixels = separation(pixel_features(pictures.images), labels, pictures.groups)
     words = found.verdict()
     if pictures.groups is None:
-        words = "No groups are known: give --groups or --group-pattern to see whether the network knows the subjects."
+        words = "No group labels given: give --groups or --group-pattern to see whether the network knows the subjects."
     else:
         words += f" Of these {found.groups} groups {pictures.trained} are in the training part of the run."
     alt = "The features of the images in two dimensions, by class and by group"

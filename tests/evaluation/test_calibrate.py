@@ -413,7 +413,7 @@ def test_the_command_as_json_without_groups(run, data, shell):
     out, err = printed(*shell("calibrate", run.path, data.root, "--json", "--resamples", 5, "--sets", "aps"))
     found = json.loads(out)
     assert found["sets"]["method"] == "aps" and found["part"] == "validation"
-    assert "the export is of the network before" in err and "no groups are known" in err
+    assert "the export is of the network before" in err and "no group labels given" in err
 
 
 def test_predict_prints_what_it_is_not_sure_of(calibrated, trained, data, tmp_path, shell):

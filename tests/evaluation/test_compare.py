@@ -304,7 +304,7 @@ def test_without_groups_the_verdict_rests_on_mcnemars_test(tmp_path):
     assert pair["p"] == pair["mcnemar"] == mcnemar(pair["only_first"], pair["only_second"])
     assert found["interval"]["scores"].startswith("Wilson for proportions")
     assert found["interval"]["differences"] == "paired percentile bootstrap over images"
-    assert found["notes"][0].startswith("no groups are known")
+    assert found["notes"][0].startswith("no group labels given")
 
 
 def test_groups_that_one_run_knows_hold_for_all(tmp_path, two):

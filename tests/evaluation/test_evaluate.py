@@ -24,7 +24,7 @@ from customcnn.recipe.recipe import load_recipe
 from customcnn.runs.run_dir import RunDir
 from customcnn.runs.saved_model import load_model, read_info, save_model
 from customcnn.training.train import train
-from tests.support.commands import error_line
+from tests.support.commands import error_line, printed
 from tests.support.errors import refused
 from tests.support.folders import contents
 
@@ -508,7 +508,9 @@ def test_evaluate_says_what_stands_beside_the_scores(run, folder, shell):
     ]
     status, output, errors = shell(*words, "--json")
     assert json.loads(output) == strict_json(run.metrics)
-    assert "Note: no groups are known, so leakage cannot be judged." in errors
+    assert errors.count("no group labels given, so leakage cannot be checked.") == 1
+    alike = errors.replace(" Give --group-pattern or --groups if you can.", "")
+    assert printed(*shell("report", run.path, "--mistakes", 0))[1] == alike, "report says the same in the same words"
 
 
 def test_damaged_images_are_named_and_left_out_on_demand(run, folder, tmp_path, shell):

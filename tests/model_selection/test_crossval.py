@@ -551,7 +551,7 @@ def test_the_command_prints_folds_mean_and_spread(stub, data, tmp_path):
         "0.1000",
     ]
     assert "24 images, 4 errors" in first.stdout and f"Folder: {tmp_path / 'cv'}" in first.stdout
-    assert "no groups are known" in first.stderr and "--score last is free of that choice" in first.stderr
+    assert "no group labels given" in first.stderr and "--score last is free of that choice" in first.stderr
     # Resumed, it takes everything as it was begun.
     again = CliRunner().invoke(cli, ["crossval", str(data.root), "--out", str(tmp_path / "cv"), "--resume"])
     assert again.exit_code == 0, again.output

@@ -139,7 +139,7 @@ def test_data_alone(run, data, tmp_path):
 def test_groups_that_are_not_known(run, data, tmp_path):
     plain = Manifest(data.root, tuple(Record(r.path, r.label) for r in data.records))
     page = visualize_run(run, [], out=tmp_path / "out", wanted=Wanted(["features"], data=plain))
-    assert "No groups are known" in page.read_text()
+    assert "No group labels given" in page.read_text()
     assert json.loads((page.parent / "features.json").read_text())["groups"] == 0
 
 
