@@ -30,7 +30,7 @@ def model_card(found: RunFacts) -> str:
     lines = [f"# Model card: {text(found.info.model)}, {text(found.run.path.resolve().name)}", ""]
     lines += [f"**{NOT_MEDICAL}**", ""]
     for note in found.notes:
-        lines += [f"> **Warning.** {text(note)}", ">"]
+        lines += [f"> **{'Note' if note in found.remarks else 'Warning'}.** {text(note)}", ">"]
     lines = [*lines[:-1], ""] if found.notes else lines
     for heading, body in parts.items():
         lines += [f"## {heading}", "", *body, ""]
