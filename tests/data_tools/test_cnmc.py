@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from customcnn.data.leakage import find_leakage
-from customcnn.data.manifest import scan
+from customcnn.data.manifest import read_rows, scan
 from customcnn.data.split import shares, split_folder
 from customcnn.errors import CustomCNNError
 from customcnn.model_selection.folds import make_folds
+from tests.support.errors import refused
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("cnmc", ROOT / "data_tools" / "cnmc.py")
@@ -100,6 +101,14 @@ def test_folds_labels_and_subjects_are_read(few):
     prelim = [cell for (fold, _), cell in cells.items() if fold == "prelim"]
     assert [cell.label for cell in prelim] == ["all", "all", "all"]
     assert len([key for key in cells if key[0] == "final"]) == 2
+
+
+def test_the_labels_open_nothing_outside_of_their_folder(few):
+    (table,) = few.rglob(cnmc.LABELS_CSV)
+    name = read_rows(table, cnmc.LABELS_COLUMNS)[0]["new_names"]
+    table.write_text(table.read_text().replace(f",{name},", f",../{name},"))
+    message = refused(cnmc.read_release, few)
+    assert message.startswith("The paths in a table lie inside its folder.") and f"'../{name}'" in message
 
 
 def test_differences_name_what_is_missing(few):

@@ -410,9 +410,13 @@ def test_the_command(run, data, shell):
 
 def test_the_command_as_json_without_groups(run, data, shell):
     (run.path / "best.openvino.xml").write_text("")
-    out, err = printed(*shell("calibrate", run.path, data.root, "--json", "--resamples", 5, "--sets", "aps"))
+    out, err = printed(
+        *shell("calibrate", run.path, data.root, "--json", "--resamples", 5, "--sets", "aps", "--positive", "hem")
+    )
     found = json.loads(out)
     assert found["sets"]["method"] == "aps" and found["part"] == "validation"
+    assert found["before"]["positive_class"]["name"] == found["after"]["positive_class"]["name"] == "hem"
+    assert read_info(run.best).positive == "all", "the network keeps its own"
     assert "the export is of the network before" in err and "no group labels given" in err
 
 

@@ -538,6 +538,12 @@ def test_the_summary_by_hand(found):
     }
 
 
+def test_sensitivity_stands_with_the_class_whose_recall_it_is(found):
+    study = replace(found.study, scores=("sensitivity", "specificity"))
+    head = summaries(replace(found, study=study))["Scores of the validation part"][0]
+    assert head[1:3] == ["sensitivity (recall of all), measured", "specificity (recall of hem), measured"]
+
+
 def test_the_markdown_by_hand(found):
     text = markdown(found)
     assert text.startswith(
