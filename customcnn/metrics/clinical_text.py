@@ -66,14 +66,14 @@ def _names(result: dict[str, Any], width: int) -> tuple[str, ...]:
 
 def _decision(curve: dict[str, Any], positive: str) -> list[str]:
     """Return at which threshold probabilities the model is worth more than treating all or none."""
-    of = f"decision curve of {_short(positive, 16)} (positive)"
+    of = f"decision curve, positive class {_short(positive, 14)}"
     better = [
         place
         for place, (model, everyone) in enumerate(zip(curve["model"], curve["all"], strict=True))
         if model > max(everyone, curve["none"]) + 1e-9  # where all are treated by the model too, rounding differs
     ]
     if not better:
-        return [f"{of}: nowhere a greater net benefit than treating all or none"]
+        return [f"{of}: nowhere better than treating all or none"]
     runs = [[better[0], better[0]]]
     for place in better[1:]:
         if place == runs[-1][1] + 1:
@@ -83,7 +83,7 @@ def _decision(curve: dict[str, Any], positive: str) -> list[str]:
     shown = [f"{curve['threshold'][first]:.2f} to {curve['threshold'][last]:.2f}" for first, last in runs[:3]]
     more = f" and {_count(len(runs) - 3, 'short stretch', 'short stretches')}" if len(runs) > 3 else ""
     return [
-        f"{of}: more net benefit than treating all or none from",
+        f"{of}: better than treating all or none at probabilities of",
         f"  {', '.join(shown)}{more}",
     ]
 

@@ -602,7 +602,7 @@ all from a probability of 0.5000 on (youden, chosen on validation)
   accuracy                                          0.667  0.100 to 0.900
   balanced accuracy                                 0.667  0.100 to 0.900
 
-decision curve of all (positive): more net benefit than treating all or none from
+decision curve, positive class all: better than treating all or none at probabilities of
   0.11 to 0.20, 0.51 to 0.90
 
 subjects: 3 groups with images of one class
