@@ -191,8 +191,10 @@ class Classifier:
         stream = _Stream(BATCH_EXPORTED if self._exported else BATCH, keep=len(pictures) <= PICTURES)
         with progress(len(pictures), "predict") as advance, self._lock:
             network = self._network(len(pictures))
-            decoded = parallel(decode, range(len(pictures)), workers)
-            for raw in (averaged(network) if tta else network)(stream.batches(decoded)):
+            batches = stream.batches(parallel(decode, range(len(pictures)), workers))
+            # Probabilities are averaged, as evaluate does: two sigmoid outputs need not sum to 1.
+            outputs = averaged(lambda some: map(two_columns, network(some)))(batches) if tta else network(batches)
+            for raw in outputs:
                 rows = two_columns(raw)
                 require_finite(rows)
                 for row in rows:

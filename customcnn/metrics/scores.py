@@ -372,6 +372,8 @@ def _short(name: str, width: int = NAME_WIDTH) -> str:
 def two_columns(output: np.ndarray) -> np.ndarray:
     """Return a network's output as class probabilities, two columns also for one sigmoid output.
 
+    Of outputs that do not sum to 1 (a sigmoid for each class) the shares are returned, all alike where each is 0.
+
     Args:
         output: (N, classes) or (N, 1).
 
@@ -381,4 +383,5 @@ def two_columns(output: np.ndarray) -> np.ndarray:
     raw = np.asarray(output, dtype=np.float64)
     if raw.shape[1] == 1:
         raw = np.concatenate([1 - raw, raw], axis=1)
-    return raw / raw.sum(axis=1, keepdims=True)
+    total = raw.sum(axis=1, keepdims=True)
+    return np.where(total == 0, 1 / raw.shape[1], raw / np.where(total == 0, 1, total))

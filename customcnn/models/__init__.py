@@ -53,18 +53,21 @@ def build_model(
         options: those of the row (`ModelSpec.options`). Every network takes
             freeze: "none", "all" (all before the classifier), or a number as text: N freezes the first N layers, -N
                 all but the last N; see `customcnn.models.freeze`;
-            normalize: "own" or "imagenet", which scales by ImageNet's mean and deviation instead;
+            normalize: "own", "imagenet", which scales by ImageNet's mean and deviation instead, or "raw", which does
+                not scale;
             center_crop: edge in pixels of the square about the centre that the network looks at; 0 for all.
             Backbones take
             head: "plain", "transfer", "dense128" or "report", see `customcnn.models.heads`;
             pooling: of the head, "avg" or "max";
+            classifier_activation: "softmax" or "sigmoid";
             dropout: share of 0 or more, below 1; None for the head's own;
             weights: "none", "imagenet", or the path of an .h5 file for the backbone.
 
     Returns:
         A functional Keras model named `name`. Input: (batch, height, width, 3), RGB, 0..255. Output, from the layer
-        `predictions`: float32 probabilities (batch, classes), or (batch, 1) where the row says sigmoid. GoogLeNet
-        with auxiliary=True has two more outputs of the same shape, from `aux1` and `aux2`.
+        `predictions`: float32 probabilities (batch, classes), or (batch, 1) where the row says sigmoid; with
+        classifier_activation="sigmoid" those of a class need not sum to 1 with the others. GoogLeNet with
+        auxiliary=True has two more outputs of the same shape, from `aux1` and `aux2`.
 
     Raises:
         CustomCNNError: for an unknown name or option, for a value out of range, and for weights that cannot be had.

@@ -23,6 +23,7 @@ def backbone(
     pooling: str = "avg",
     dropout: float | None = None,
     weights: str = "none",
+    classifier_activation: str = "softmax",
     normalize: str = "own",
     center_crop: int = 0,
 ) -> keras.Model:
@@ -35,6 +36,7 @@ def backbone(
         scaling: what the library's `preprocess_input` for it does, see `rgb_input`; "raw" where the network does it.
         head, pooling, dropout: see `add_head`.
         weights: "none", "imagenet", or the path of an .h5 file.
+        classifier_activation: of the outputs, "softmax" or "sigmoid".
         normalize, center_crop: see `rgb_input`.
 
     Returns:
@@ -53,7 +55,7 @@ def backbone(
         features = _copy(features, with_weights=weights != "none")
         if weights not in ("none", "imagenet"):
             _settle_normalization(features, normalize)
-        outputs = add_head(features.outputs[0], classes, head, pooling, dropout)
+        outputs = add_head(features.outputs[0], classes, head, pooling, dropout, classifier_activation)
     finally:
         keras.config.set_image_data_format(before)
     return keras.Model(features.inputs[0], outputs, name=name)
@@ -61,8 +63,8 @@ def backbone(
 
 def _scaled(application: str, scaling: str, normalize: str, weights: str) -> tuple[str, dict[str, bool]]:
     """Return the scaling of the layer `rescale`, and what the library's function is told of its own."""
-    if normalize == "own":
-        return scaling, {}
+    if normalize != "imagenet":  # what scales inside the library's network goes on doing so
+        return "raw" if normalize == "raw" else scaling, {}
     if scaling != "raw":
         return "imagenet", {}
     if not _scales_in_any_case(application):

@@ -39,7 +39,7 @@ def rgb_input(
 
     Args:
         input_size: (height, width) in pixels.
-        normalize: "own" for `scaling`, "imagenet" for (x / 255 - mean) / deviation of ImageNet in its place.
+        normalize: "own" for `scaling`; in its place "imagenet" for (x / 255 - mean) / deviation of ImageNet, or "raw".
         center_crop: edge in pixels of the square about the centre that goes on, cut out by the layer `center_crop`; an
             odd rest goes right and below. 0 for all.
         scaling: "unit" x / 255; "symmetric" x / 127.5 - 1; "bgr" the channels in reverse order, less ImageNet's means;
@@ -53,8 +53,8 @@ def rgb_input(
         rests = [side - center_crop for side in input_size]
         around = tuple((rest // 2, rest - rest // 2) for rest in rests)
         x = layers.Cropping2D(around, data_format=CHANNELS_LAST, name="center_crop")(x)
-    if normalize == "imagenet" and not scaling.startswith("imagenet"):
-        scaling = "imagenet"
+    if normalize == "raw" or (normalize == "imagenet" and not scaling.startswith("imagenet")):
+        scaling = normalize
     if scaling == "bgr":
         x = ops.flip(x, axis=-1)
     scale, offset = _SCALES[scaling]
@@ -167,17 +167,20 @@ def flatten(x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.Flatten(data_format=CHANNELS_LAST, name="flatten")(x)
 
 
-def predictions(x: keras.KerasTensor, classes: int, sigmoid_for_two: bool = False) -> keras.KerasTensor:
+def predictions(
+    x: keras.KerasTensor, classes: int, sigmoid_for_two: bool = False, activation: str = "softmax"
+) -> keras.KerasTensor:
     """End a network with the layer `predictions`.
 
     Args:
         x: (batch, features).
         classes: how many classes.
         sigmoid_for_two: for two classes give the one probability of the second class, not one for each.
+        activation: of one output for each class: "softmax", or "sigmoid", with which they need not sum to 1.
 
     Returns:
         Probabilities in float32, also where the network computes in a lower precision: (batch, classes) or (batch, 1).
     """
     if sigmoid_for_two and classes == 2:
         return layers.Dense(1, activation="sigmoid", dtype="float32", name="predictions")(x)
-    return layers.Dense(classes, activation="softmax", dtype="float32", name="predictions")(x)
+    return layers.Dense(classes, activation=activation, dtype="float32", name="predictions")(x)

@@ -22,6 +22,7 @@ def densenet161(
     pooling: str = "avg",
     dropout: float | None = None,
     weights: str = "none",
+    classifier_activation: str = "softmax",
     normalize: str = "own",
     center_crop: int = 0,
 ) -> keras.Model:
@@ -32,6 +33,7 @@ def densenet161(
         input_size: (height, width) in pixels.
         head, pooling, dropout: see `add_head`.
         weights: "none", or the path of an .h5 file.
+        classifier_activation: of the outputs, "softmax" or "sigmoid".
         normalize, center_crop: see `rgb_input`; its own scaling is by ImageNet's mean and deviation.
 
     Returns:
@@ -60,7 +62,7 @@ def densenet161(
     x = _bn_relu(x, "conv5")
     if weights != "none":
         load_file("densenet161", keras.Model(image, x), weights)
-    return keras.Model(image, add_head(x, classes, head, pooling, dropout), name="densenet161")
+    return keras.Model(image, add_head(x, classes, head, pooling, dropout, classifier_activation), name="densenet161")
 
 
 def _dense_layer(x: keras.KerasTensor, name: str) -> keras.KerasTensor:

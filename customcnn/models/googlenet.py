@@ -33,6 +33,7 @@ def googlenet(
     pooling: str = "avg",
     dropout: float | None = None,
     weights: str = "none",
+    classifier_activation: str = "softmax",
     auxiliary: bool = False,
     batch_norm: bool = False,
     normalize: str = "own",
@@ -48,6 +49,7 @@ def googlenet(
         head, pooling: see `add_head`.
         dropout: share of the head's units left out in training; None for the head's own, .4 with the head plain.
         weights: "none", or the path of an .h5 file.
+        classifier_activation: of the outputs, "softmax" or "sigmoid".
         auxiliary: add the outputs of the auxiliary classifiers behind modules 4a and 4d, which are for training.
         batch_norm: normalise between each convolution and its ReLU, instead of the local response normalisation.
         normalize, center_crop: see `rgb_input`.
@@ -81,7 +83,7 @@ def googlenet(
         load_file("googlenet", keras.Model(image, x), weights)
     if dropout is None and head == "plain":
         dropout = 0.4
-    outputs = [add_head(x, classes, head, pooling, dropout)]
+    outputs = [add_head(x, classes, head, pooling, dropout, classifier_activation)]
     if auxiliary:
         outputs += [_auxiliary(branches[module], classes, name, batch_norm) for module, name in AUXILIARY.items()]
     return keras.Model(image, outputs if auxiliary else outputs[0], name="googlenet")

@@ -1,4 +1,4 @@
-"""Heads: the classifiers that stand on a backbone, functions x -> probabilities that name every layer they add."""
+"""Heads: the classifiers that stand on a backbone, functions x -> features that name every layer they add."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from customcnn.models.blocks import CHANNELS_LAST, dense_relu, flatten, predicti
 
 
 def add_head(
-    x: keras.KerasTensor, classes: int, head: str = "plain", pooling: str = "avg", dropout: float | None = None
+    x: keras.KerasTensor,
+    classes: int,
+    head: str = "plain",
+    pooling: str = "avg",
+    dropout: float | None = None,
+    activation: str = "softmax",
 ) -> keras.KerasTensor:
     """Add the head of a name.
 
@@ -19,30 +24,32 @@ def add_head(
         head: "plain", "transfer", "dense128" or "report".
         pooling: "avg" or "max"; "report" does not pool.
         dropout: share of units left out in training; None for the head's own.
+        activation: of the outputs, "softmax" or "sigmoid".
 
     Returns:
-        (batch, classes), float32 probabilities.
+        (batch, classes), float32 probabilities; with sigmoids each is one of its own, and they need not sum to 1.
     """
-    if head == "report":
-        return report(x, classes, 0.5 if dropout is None else dropout)
-    x = _pooled(x, pooling)
-    if head == "transfer":
-        return transfer(x, classes, 0.5 if dropout is None else dropout)
-    return {"plain": plain, "dense128": dense128}[head](x, classes, dropout or 0.0)
+    own = 0.5 if head in ("report", "transfer") else 0.0
+    add = {"plain": plain, "dense128": dense128, "transfer": transfer, "report": report}[head]
+    x = add(x if head == "report" else _pooled(x, pooling), own if dropout is None else dropout)
+    return predictions(x, classes, activation=activation)
 
 
-def plain(x: keras.KerasTensor, classes: int, dropout: float = 0.0) -> keras.KerasTensor:
-    """End with a softmax on the pooled features (batch, channels); a dropout of 0 adds no layer."""
-    return predictions(_dropout(x, dropout), classes)
+def plain(x: keras.KerasTensor, dropout: float = 0.0) -> keras.KerasTensor:
+    """Leave the pooled features (batch, channels) as they are, but for a dropout; one of 0 adds no layer."""
+    return _dropout(x, dropout)
 
 
-def dense128(x: keras.KerasTensor, classes: int, dropout: float = 0.0) -> keras.KerasTensor:
-    """End with a dense layer of 128 and a softmax on the pooled features: the head of the four-class study."""
-    return predictions(_dropout(dense_relu(x, 128, "head_dense"), dropout), classes)
+def dense128(x: keras.KerasTensor, dropout: float = 0.0) -> keras.KerasTensor:
+    """Put a dense layer of 128 on the pooled features: the head of the four-class study."""
+    return _dropout(dense_relu(x, 128, "head_dense"), dropout)
 
 
-def transfer(x: keras.KerasTensor, classes: int, dropout: float = 0.5) -> keras.KerasTensor:
-    """End with batch normalisation, a regularised dense layer of 128, dropout and a softmax on the pooled features.
+def transfer(x: keras.KerasTensor, dropout: float = 0.5) -> keras.KerasTensor:
+    """Put batch normalisation, a regularised dense layer of 128 and dropout on the pooled features.
+
+    The slides name the amounts of L1 and L2. Where the penalties stand they do not say: kernel, activity and bias are
+    our choice.
 
     Reference:
         The transfer-learning study of six backbones on C-NMC 2019.
@@ -59,23 +66,22 @@ def transfer(x: keras.KerasTensor, classes: int, dropout: float = 0.5) -> keras.
         dtype="float32" if half else None,
         name="head_dense",
     )(x)
-    return predictions(_dropout(x, dropout), classes)
+    return _dropout(x, dropout)
 
 
-def report(x: keras.KerasTensor, classes: int, dropout: float = 0.5) -> keras.KerasTensor:
-    """End with the classifier of the report's network: two dense layers on the flattened maps.
+def report(x: keras.KerasTensor, dropout: float = 0.5) -> keras.KerasTensor:
+    """Put the dense layers of the report's network on the flattened maps.
 
     The first of them holds 4096 weights for every value of the maps, 205 million behind 7x7 maps of 1024 channels.
+    The report prints two dropouts and not their rate: .5 is our choice.
 
     Args:
         x: (batch, height, width, channels).
-        classes: how many classes.
         dropout: share of the dense units left out in training.
     """
     x = flatten(x)
     x = layers.Dropout(dropout, name="fc1_dropout")(dense_relu(x, 4096, "fc1"))
-    x = layers.Dropout(dropout, name="fc2_dropout")(dense_relu(x, 1000, "fc2"))
-    return predictions(x, classes)
+    return layers.Dropout(dropout, name="fc2_dropout")(dense_relu(x, 1000, "fc2"))
 
 
 def _pooled(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:

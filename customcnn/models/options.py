@@ -9,7 +9,12 @@ from collections.abc import Mapping
 from customcnn.errors import CustomCNNError, show
 from customcnn.models.table import HEADS, ON_BACKBONES, SPECS, ModelSpec
 
-CHOICES = {"head": HEADS, "pooling": ("avg", "max"), "normalize": ("own", "imagenet")}
+CHOICES = {
+    "head": HEADS,
+    "pooling": ("avg", "max"),
+    "classifier_activation": ("softmax", "sigmoid"),
+    "normalize": ("own", "imagenet", "raw"),
+}
 SWITCHES = ("auxiliary", "batch_norm")
 
 
@@ -109,10 +114,12 @@ def _check_head(chosen: Mapping[str, object]) -> None:
             f"The head report flattens the feature maps and pools nothing. Received: pooling {chosen['pooling']!r}. "
             "Leave it out, or choose another head."
         )
-    if chosen.get("auxiliary") and (head, chosen["pooling"]) != ("plain", "avg"):
+    ends = [chosen.get(key) for key in ("head", "pooling", "classifier_activation")]
+    if chosen.get("auxiliary") and ends != ["plain", "avg", "softmax"]:
         raise CustomCNNError(
-            "With its auxiliary classifiers googlenet keeps its own head: plain, with average pooling. Received: "
-            f"head {head!r}, pooling {chosen['pooling']!r}. Leave out auxiliary, or these."
+            "With its auxiliary classifiers googlenet keeps its own head: plain, with average pooling and softmax. "
+            f"Received: head {head!r}, pooling {chosen['pooling']!r}, classifier_activation {ends[2]!r}. "
+            "Leave out auxiliary, or these."
         )
 
 

@@ -17,7 +17,13 @@ HEADS = ("plain", "transfer", "dense128", "report")
 EVERYWHERE: Mapping[str, object] = {"freeze": "none", "normalize": "own", "center_crop": 0}
 """Options of every network."""
 
-ON_BACKBONES: Mapping[str, object] = {"head": "plain", "pooling": "avg", "dropout": None, "weights": "none"}
+ON_BACKBONES: Mapping[str, object] = {
+    "head": "plain",
+    "pooling": "avg",
+    "classifier_activation": "softmax",
+    "dropout": None,
+    "weights": "none",
+}
 """Further options of every backbone; a dropout of None is the head's own."""
 
 SCALINGS: Mapping[str, str] = {

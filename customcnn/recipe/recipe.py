@@ -19,7 +19,7 @@ from customcnn.recipe.schedules import Schedule
 CHOICES = {
     "optimizer": ("sgd", "adam", "adamw", "rmsprop"),
     "loss": ("auto", "categorical_crossentropy", "binary_crossentropy", "focal"),
-    "normalize": ("own", "imagenet"),
+    "normalize": ("own", "imagenet", "raw"),
     "precision": ("auto", "float32", "bfloat16", "float16"),
     "device": ("auto", "cpu", "gpu"),
     "monitor": ("val_accuracy", "val_loss", "accuracy", "loss"),
@@ -36,13 +36,14 @@ class Recipe:
         input_size: height and width in pixels, one number or two; 0 for the network's own.
         head: what stands on a backbone; "" for the network's own.
         pooling: of the head's features, "avg" or "max"; "" for the head's own.
+        classifier_activation: of a backbone's outputs, one for each class: "softmax" or "sigmoid"; "" for softmax.
         weights: "none" (random), "imagenet", a file of weights for the backbone, or a run whose layers are taken over.
         freeze: layers that are not trained: "none", "all" (everything before the head), N (the first N), -N (all but
             the last N).
         dropout: share of units dropped, 0 <= x < 1; -1 for the network's own.
         auxiliary: train GoogLeNet with its two auxiliary classifiers.
         batch_norm: give GoogLeNet batch normalisation.
-        normalize: "own" scaling of the network, or by ImageNet's mean and deviation.
+        normalize: "own" scaling of the network, by ImageNet's mean and deviation, or "raw" for pixels as they are.
         center_crop: edge in pixels of the square about the centre of the input that the network looks at; 0 for all.
         l1: penalty on the absolute weights of the layers that `regularize` names.
         l2: penalty on the squared weights of the layers that `regularize` names.
@@ -53,7 +54,7 @@ class Recipe:
         weight_decay: share of the weights taken off in every step, times the learning rate; 0 for none.
         clip_norm: the gradient of all weights together is shortened to this length; 0 for never.
         ema: decay of a moving average of the weights, which is what is scored and kept; 0 for none.
-        loss: "auto" takes binary cross-entropy for one sigmoid output and categorical cross-entropy for a softmax;
+        loss: "auto" takes binary cross-entropy for sigmoid outputs and categorical cross-entropy for a softmax;
             "focal" takes the focal form of the same.
         focal_gamma: how much the focal loss turns to what is hard.
         label_smoothing: share of every target that is spread over all classes.
@@ -77,6 +78,7 @@ class Recipe:
     input_size: int | tuple[int, int] = 0
     head: str = ""
     pooling: str = ""
+    classifier_activation: str = ""
     weights: str = "none"
     freeze: str = "none"
     dropout: float = -1.0

@@ -26,7 +26,10 @@ from customcnn.training.warm_start import TakenOver, run_weights, take_over
 if TYPE_CHECKING:
     import keras
 
-OPTIONS = ("head", "pooling", "weights", "freeze", "dropout", "auxiliary", "batch_norm", "normalize", "center_crop")
+OPTIONS = (
+    *("head", "pooling", "classifier_activation", "weights", "freeze", "dropout", "auxiliary", "batch_norm"),
+    *("normalize", "center_crop"),
+)
 """Recipe keys that a network is built with, beside classes and input size."""
 
 

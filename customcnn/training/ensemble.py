@@ -128,7 +128,7 @@ def soft_vote(models: Sequence["keras.Model"], weights: Sequence[float], input_s
     """Build the network whose output is the weighted mean of the members' probabilities.
 
     A member of another input size sees the image resized, by a bilinear filter that averages when it shrinks. A member
-    with one sigmoid output counts with two columns: 1 - p, p.
+    with one sigmoid output counts with two columns: 1 - p, p; one with a sigmoid for each class, with their shares.
 
     Args:
         models: networks of this package with equal classes; they become parts of the new one, not copied.
@@ -160,6 +160,9 @@ def soft_vote(models: Sequence["keras.Model"], weights: Sequence[float], input_s
         shares = keras.Model(model.inputs[0], model.outputs[0], name=f"member{number}_{model.name}")(x)
         if shares.shape[-1] == 1:
             shares = keras.ops.concatenate([1 - shares, shares], axis=-1)
+        elif getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid:
+            total = keras.ops.sum(shares, axis=-1, keepdims=True)
+            shares = shares / keras.ops.maximum(total, keras.config.epsilon())
         parts.append(shares * weight)
     # Keras lists the layers behind the last summand first; so they come in the order of the members.
     return keras.Model(image, keras.layers.Add(dtype="float32", name="predictions")(parts[::-1]), name=NAME)

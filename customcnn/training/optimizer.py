@@ -97,7 +97,7 @@ def optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
 
 
 def loss(recipe: Recipe, outputs: int) -> keras.losses.Loss:
-    """Return the loss that fits the output: one sigmoid, or a softmax over the classes.
+    """Return the loss that fits the output: one sigmoid, a sigmoid for each class, or a softmax over the classes.
 
     Focal loss is that of Lin et al., arXiv:1708.02002, without its weights for classes (`sampling.class_weights` has
     them). Label smoothing is that of Szegedy et al., arXiv:1512.00567.
@@ -111,18 +111,20 @@ def loss(recipe: Recipe, outputs: int) -> keras.losses.Loss:
     """
     import keras
 
-    fitting = "binary_crossentropy" if outputs == 1 else "categorical_crossentropy"
+    binary = outputs == 1 or recipe.classifier_activation == "sigmoid"
+    fitting = "binary_crossentropy" if binary else "categorical_crossentropy"
     if recipe.loss not in ("auto", "focal", fitting):
+        kind = f"{outputs} {'sigmoid' if binary else 'softmax'} output{'s' * (outputs > 1)}"
         raise CustomCNNError(
-            f"The loss fits the output: {fitting} for the {outputs} output(s) of {recipe.model}. "
-            f"Received: {recipe.loss}. Use loss=auto."
+            f"The loss fits the output: {fitting} for the {kind} of {recipe.model}. Received: {recipe.loss}. "
+            f"Use loss=auto{'' if binary else ', or classifier_activation=sigmoid on a backbone'}."
         )
     smoothing = {"label_smoothing": recipe.label_smoothing}
     if recipe.loss == "focal":
-        if outputs == 1:
+        if binary:
             return keras.losses.BinaryFocalCrossentropy(gamma=recipe.focal_gamma, **smoothing)
         return keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=recipe.focal_gamma, **smoothing)
-    return (keras.losses.BinaryCrossentropy if outputs == 1 else keras.losses.CategoricalCrossentropy)(**smoothing)
+    return (keras.losses.BinaryCrossentropy if binary else keras.losses.CategoricalCrossentropy)(**smoothing)
 
 
 def regularize(model: keras.Model, recipe: Recipe) -> list[str]:

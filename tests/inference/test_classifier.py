@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 
 from customcnn.data.manifest import scan
+from customcnn.evaluation.evaluate import predict_rows
 from customcnn.export import export
 from customcnn.images.decode import decode
 from customcnn.images.readers import quick_read, read
 from customcnn.inference.classifier import Classifier, predict, probabilities
 from customcnn.inference.inputs import is_several, listed
 from customcnn.runs.run_dir import RunDir
-from customcnn.runs.saved_model import load_model, read_info, save_model
+from customcnn.runs.saved_model import ModelInfo, load_model, read_info, save_model
 from customcnn.training.train import train
 from tests.support.colors import SIZE, paint, recipe
 from tests.support.errors import refused
@@ -322,6 +323,30 @@ def test_many_threads_get_their_own_answers(classifier):
         by_rows = list(pool.map(lambda image: classifier.probabilities(image[None])[0].tolist(), images))
     assert by_predict == wanted
     assert by_rows == [list(shares.values()) for shares in wanted]
+
+
+def test_two_sigmoid_outputs_give_shares_of_one(tmp_path):
+    """With random weights they do not sum to 1; the class and its share are the same whoever asks, also over views."""
+    import keras
+
+    keras.utils.set_random_seed(4)
+    image = keras.Input((8, 8, 3), name="image")
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = keras.layers.Flatten()(x)
+    model = keras.Model(image, keras.layers.Dense(2, activation="sigmoid", name="predictions")(x), name="tiny")
+    path = tmp_path / "run"
+    path.mkdir()
+    save_model(model, ModelInfo(model.name, ["all", "hem"], (8, 8), "hem"), RunDir(path).best)
+    RunDir(path).recipe.write_text(recipe().to_toml())
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    raw = np.asarray(model.predict_on_batch(images), np.float64)
+    assert np.abs(raw.sum(axis=1) - 1).min() > 0.02
+    asked = Classifier(RunDir(path))
+    np.testing.assert_allclose(asked.probabilities(images), raw / raw.sum(axis=1, keepdims=True), atol=1e-6)
+    for tta in (False, True):
+        answers = asked.predict(list(images), tta=tta)
+        wanted = predict_rows(asked.model, images, np.arange(3), tta=tta)
+        np.testing.assert_allclose([list(answer.probabilities.values()) for answer in answers], wanted, atol=1e-6)
 
 
 def test_the_function_predict_says_the_same(classifier, run, files):

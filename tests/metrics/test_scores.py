@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from customcnn.errors import CustomCNNError
 from customcnn.metrics import bootstrap
-from customcnn.metrics.scores import confusion_matrix, evaluate_predictions, format_report, roc_auc, scores
+from customcnn.metrics.scores import (
+    confusion_matrix,
+    evaluate_predictions,
+    format_report,
+    roc_auc,
+    scores,
+    two_columns,
+)
 from customcnn.metrics.validation import check_classes, default_positive
 from tests.support.errors import refused
 
@@ -269,6 +276,13 @@ def test_log_loss_is_that_of_scikit_learn(data):
     classes = [f"c{index}" for index in range(probabilities.shape[1])]
     found = evaluate_predictions(labels, probabilities, classes, resamples=1)
     assert found["log_loss"] == pytest.approx(log_loss(labels, probabilities, labels=range(len(classes))), **EXACT)
+
+
+def test_outputs_become_shares_of_one():
+    """One sigmoid by its two sides, two sigmoids by their shares, and all alike where each of them is 0."""
+    assert two_columns(np.array([[0.25]])).tolist() == [[0.75, 0.25]]
+    found = two_columns(np.array([[0.6, 0.2], [0.9, 0.9], [0.0, 0.0]], np.float32))
+    np.testing.assert_allclose(found, [[0.75, 0.25], [0.5, 0.5], [0.5, 0.5]], atol=1e-7)
 
 
 def test_a_certain_error_has_a_finite_log_loss():

@@ -249,6 +249,21 @@ def test_the_transfer_head_is_that_of_the_study():
     assert type(_head("transfer").get_layer("head_pool")).__name__ == "GlobalAveragePooling2D"
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_may_end_in_sigmoids(head):
+    """The transfer study prints sigmoid for its two outputs: each is a probability of its own."""
+    import keras
+
+    from customcnn.models.heads import add_head
+
+    maps = keras.Input((2, 3, 8))
+    model = keras.Model(maps, add_head(maps, 3, head, activation="sigmoid"))
+    layer = model.get_layer("predictions")
+    assert (layer.units, layer.activation.__name__, layer.compute_dtype) == (3, "sigmoid", "float32")
+    layer.set_weights([np.zeros_like(layer.get_weights()[0]), np.array([0.0, np.log(3), -np.log(3)])])
+    np.testing.assert_allclose(_output(model, np.ones((1, 2, 3, 8))), [[0.5, 0.75, 0.25]], atol=1e-6)
+
+
 def test_the_report_head_is_that_of_the_report():
     model = _head("report")
     assert [model.get_layer(name).units for name in ("fc1", "fc2")] == [4096, 1000]

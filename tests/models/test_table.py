@@ -17,6 +17,7 @@ import pytest
 from customcnn.errors import CustomCNNError
 from customcnn.models import build_model, get_spec, list_models
 from customcnn.models.summary import render_summary, summarize
+from customcnn.models.table import SCALINGS
 
 SPECS = {spec.name: spec for spec in list_models()}
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
@@ -365,6 +366,31 @@ def test_normalize_by_imagenet_takes_the_place_of_the_own_scaling(name):
     np.testing.assert_allclose(_output(rescale, pixels)[0, 0, 0], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_raw_pixels_take_the_place_of_every_scaling(scaling):
+    """As the transfer study had it: "no scaling is required"."""
+    import keras
+
+    from customcnn.models.blocks import rgb_input
+
+    pixels = np.array([[[[0, 51, 255]]]], dtype="uint8")
+    model = keras.Model(*rgb_input((1, 1), "raw", scaling=scaling))
+    assert _output(model, pixels).ravel().tolist() == [0, 51, 255]
+
+
+@pytest.mark.parametrize("name", ["small", "vgg16", "mobilenetv3small"])
+def test_raw_pixels_reach_a_network(name):
+    """What scales inside a library's network, as in MobileNetV3, stays there."""
+    import keras
+
+    size = SPECS[name].minimum_size
+    model = build_model(name, input_size=size, normalize="raw")
+    rescale = keras.Model(model.input, model.get_layer("rescale").output)
+    pixels = np.tile(np.array([0, 51, 255], dtype="uint8"), (1, size, size, 1))
+    assert _output(rescale, pixels)[0, 0, 0].tolist() == [0, 51, 255]
+    assert ("rescaling_1" in {layer.name for layer in model.layers}) == (name == "mobilenetv3small")
+
+
 @pytest.mark.parametrize(
     ("name", "freeze", "frozen"),
     [
@@ -455,7 +481,24 @@ SIDE = "the shorter side of the input. "
         ("vgg16", {"head": "big"}, "head must be one of plain, transfer, dense128, report. Received: 'big'."),
         ("vgg16", {"head": None}, "head must be one of plain, transfer, dense128, report. Received: None."),
         ("vgg16", {"pooling": "min"}, "pooling must be one of avg, max. Received: 'min'."),
-        ("vgg16", {"normalize": "zscore"}, "normalize must be one of own, imagenet. Received: 'zscore'."),
+        ("vgg16", {"normalize": "zscore"}, "normalize must be one of own, imagenet, raw. Received: 'zscore'."),
+        (
+            "vgg16",
+            {"classifier_activation": "relu"},
+            "classifier_activation must be one of softmax, sigmoid. Received: 'relu'.",
+        ),
+        (
+            "small",
+            {"classifier_activation": "sigmoid"},
+            f"small has its own classifier and takes no classifier_activation. Received: classifier_activation "
+            f"'sigmoid'. {VGG}",
+        ),
+        (
+            "googlenet",
+            {"auxiliary": True, "classifier_activation": "sigmoid"},
+            "With its auxiliary classifiers googlenet keeps its own head: plain, with average pooling and softmax. "
+            "Received: head 'plain', pooling 'avg', classifier_activation 'sigmoid'. Leave out auxiliary, or these.",
+        ),
         ("vgg16", {"dropout": 1.0}, f"{SHARE}Received: 1.0. Leave it out for the head's own."),
         ("vgg16", {"weights": "best.keras"}, f"{FILE}Received: 'best.keras'. Check its name."),
         (

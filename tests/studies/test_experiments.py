@@ -2,16 +2,19 @@
 
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from customcnn.model_selection.space import TABLE, read_space
 from customcnn.models import get_spec
 from customcnn.models.options import checked_options, checked_size
-from customcnn.recipe.recipe import load_recipe, parse_settings
+from customcnn.recipe.recipe import Recipe, load_recipe, parse_settings
 from customcnn.studies.study_file import STUDY, read_study
 
 ROOT = Path(__file__).parents[2]
@@ -196,6 +199,85 @@ def test_the_readme_lists_every_file(path):
     assert f"({path.relative_to(EXPERIMENTS)})" in (EXPERIMENTS / "README.md").read_text("utf-8")
 
 
+# ---------------------------------------------------------------- recipes are what the studies tell
+
+
+def of_study(folder: str) -> dict[str, Recipe]:
+    """Return the recipes of a folder by their names, without its searches."""
+    return {path.stem: load_recipe(path, {}) for path in RECIPES if path.parent.name == folder}
+
+
+def test_the_reports_recipes_are_trained_as_it_tells():
+    told = {key: value for key, value in PUBLISHED["report"]["training"].items() if key in vars(Recipe())}
+    assert told == {"optimizer": "SGD", "learning_rate": 2e-4, "epochs": 100, "batch_size": 30}
+    for recipe in of_study("report").values():
+        assert {key: getattr(recipe, key) for key in told} == {**told, "optimizer": "sgd"}
+        assert recipe.monitor == "val_accuracy" and recipe.loss == "categorical_crossentropy"
+
+
+def test_the_small_networks_recipes_have_what_its_search_found():
+    found, recipes = PUBLISHED["small_cnn"]["grid_search"]["best"], of_study("small-cnn")
+    for row in ("best", "early-stopping", "five-folds", "disjoint"):
+        recipe = recipes[row]
+        assert (recipe.epochs, recipe.learning_rate, recipe.dropout) == tuple(found.values()), row
+    assert recipes["early-stopping"].patience == PUBLISHED["small_cnn"]["early_stopping_patience"]
+    (search,) = (read_space(path, {}) for path in SEARCHES if path.parent.name == "small-cnn")
+    told = PUBLISHED["small_cnn"]["grid_search"]
+    axes = {axis.key: list(axis.choices) for axis in search.axes}
+    assert axes == {key: told[{"dropout": "dropout_rate"}.get(key, key)] for key in axes} and len(axes) == 3
+
+
+def test_the_transfer_recipes_are_trained_as_the_slides_tell():
+    told = PUBLISHED["transfer"]["training"]
+    recipes = of_study("transfer")
+    assert len(recipes) == 6
+    for recipe in recipes.values():
+        for key in ("learning_rate", "epochs", "batch_size"):
+            assert getattr(recipe, key) == told[key]
+        assert {key: getattr(recipe.schedule, key) for key in told["callback"]} == told["callback"]
+        assert (recipe.optimizer, recipe.weights, recipe.input_size) == ("adam", "imagenet", 224)
+        assert recipe.loss == told["loss"].replace(" ", "_").replace("-", "") == "binary_crossentropy"
+        assert recipe.classifier_activation == "sigmoid" in told["activation"]
+        assert recipe.normalize == "raw" in told["pixels"]
+        assert (recipe.augmentation.flip, recipe.sampling.undersample) == ("horizontal", 3050)
+
+
+IMBALANCE = {"": ("none", "none"), "hem doubled": ("2", "none"), "oversample hem": ("balance", "none")}
+IMBALANCE |= {"class weights": ("none", "balanced")}
+
+
+def test_the_pretrained_recipes_are_trained_as_the_study_tells():
+    rows = {key.lower().replace("_", "-"): told for key, told in PUBLISHED["pretrained"]["accuracy"].items()}
+    rows["one-conv"], rows["efficientnetb0-center-crop"] = rows.pop("one-conv-baseline"), rows["efficientnetb0"]
+    crop = rows.pop("efficientnetb0-center-crop-200")
+    recipes = of_study("pretrained")
+    assert set(recipes) == set(rows)
+    for row, told in rows.items():
+        recipe, settings = recipes[row], told.get("settings", "")
+        words = told.get("augmentation", "") + settings
+        epochs = crop["epochs"] if row == "efficientnetb0-center-crop" else told.get("epochs", recipe.epochs)
+        assert recipe.epochs == epochs, row
+        assert recipe.input_size == told.get("size", 300 if "300 pixels" in settings else recipe.input_size), row
+        assert recipe.batch_size == told.get("batch_size", 30 if "of 30" in settings else recipe.batch_size), row
+        assert recipe.learning_rate == told.get("learning_rate", 1e-3), row
+        flip = "horizontal" if "horizontal flip" in words else "both" if "flips" in words else "none"
+        assert recipe.augmentation.flip == flip, row
+        for key in ("crop", "gamma", "brightness", "contrast"):
+            assert (getattr(recipe.augmentation, key) > 0) == (key in words), f"{row}: {key}"
+        assert (recipe.normalize == "imagenet") == ("normalisation" in words), row
+        sampling = (recipe.sampling.oversample, recipe.sampling.class_weights)
+        assert sampling == IMBALANCE[told.get("imbalance", "")], row
+    assert recipes["efficientnetb0-center-crop"].center_crop == 200
+
+
+def test_the_four_class_recipe_is_trained_as_the_study_tells():
+    told, recipe = PUBLISHED["blood_cells"]["training"], of_study("blood-cells")["mobilenetv2"]
+    for key in ("batch_size", "epochs", "seed"):
+        assert getattr(recipe, key) == told[key]
+    assert (recipe.monitor, recipe.patience) == ("val_loss", 4) and "val_loss, patience 4" in told["early_stopping"]
+    assert (recipe.head, recipe.freeze, recipe.pooling) == ("dense128", "all", "avg")
+
+
 # ---------------------------------------------------------------- studies
 
 
@@ -224,6 +306,41 @@ def test_percentages_become_shares():
     assert rows["alexnet"].published["validation"]["accuracy"] == 0.8162
     assert rows["proposed"].published["validation"]["precision.hem"] == 0.89
     assert rows["proposed"].published["validation"]["precision.all"] == 0.95
+
+
+# ---------------------------------------------------------------- every recipe trains
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_every_recipe_takes_a_step(path):
+    """At a small input and from random weights. Recipes that differ in what no step knows share one."""
+    changes = {"weights": "none", "device": "cpu"}
+    recipe = read_space(path, changes).recipe({}) if path in SEARCHES else load_recipe(path, changes)
+    side = max(get_spec(recipe.model).minimum_size, 32)
+    smaller = replace(recipe, input_size=side, center_crop=side if recipe.center_crop else 0)
+    same = {key: getattr(Recipe(), key) for key in ("epochs", "seed", "monitor", "patience", "sampling", "schedule")}
+    assert step(replace(smaller, batch_size=4, **same), 4 if "blood-cells" in str(path) else 2)
+
+
+@cache
+def step(recipe: Recipe, classes: int) -> bool:
+    """Train a network for one step on augmented noise; tell whether its loss is a number and its weights move."""
+    from customcnn.augmentation import make_transform
+    from customcnn.training.batches import targets
+    from customcnn.training.classification import new_model
+    from customcnn.training.optimizer import compile_model
+
+    side = recipe.input_size
+    model, _ = new_model(recipe, list("abcd"[:classes]), (side, side), "cpu", print)
+    compile_model(model, recipe)
+    model.run_eagerly = True  # a compiled step would take longer to make than it saves
+    images = np.random.default_rng(1).integers(0, 256, (4, side, side, 3), dtype=np.uint8)
+    images = np.asarray(make_transform(recipe.augmentation)(images, (0, 0, 0)))
+    wanted = targets(np.arange(4) % classes, classes, model.output_shape[-1])
+    before = model.get_layer("predictions").get_weights()[0]
+    loss = model.train_on_batch(images, wanted, return_dict=True)["loss"]
+    return bool(np.isfinite(loss) and np.any(model.get_layer("predictions").get_weights()[0] != before))
 
 
 # ---------------------------------------------------------------- each kind of network trains

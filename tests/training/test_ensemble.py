@@ -110,6 +110,17 @@ def test_the_weighted_mean_by_hand():
     assert names == ["image", "member1_sigmoid", "member2_softmax", "predictions"]
 
 
+def test_a_member_of_two_sigmoid_outputs_counts_with_shares_that_sum_to_one():
+    import keras
+
+    image = keras.Input((4, 4, 3), name="image")
+    dense = keras.layers.Dense(2, activation="sigmoid", name="predictions")
+    sigmoids = keras.Model(image, dense(keras.layers.GlobalAveragePooling2D()(image)), name="sigmoids")
+    dense.set_weights([np.zeros((3, 2)), np.log(np.array([0.6 / 0.4, 0.2 / 0.8]))])  # .6 and .2: shares of .75 and .25
+    model = soft_vote([sigmoids, constant([0.5, 0.5], "softmax")], [0.4, 0.6], (4, 4))
+    np.testing.assert_allclose(np.asarray(model.predict_on_batch(pictures(4))), [[0.6, 0.4]] * 3, atol=1e-6)
+
+
 def test_members_of_one_size_are_averaged_exactly():
     models = [network(seed=1), network(seed=2), network("one-conv", seed=3)]
     images, weights = pictures(SIZE), [0.5, 0.3, 0.2]

@@ -52,6 +52,12 @@ def test_losses(loss, precision):
 
 
 @every_precision
+def test_the_loss_of_two_sigmoid_outputs(precision):
+    values = {"model": "mobilenetv3small", "size": 32, "normalize": "raw", "classifier_activation": "sigmoid"}
+    step(loss="binary_crossentropy", precision=precision, **values)
+
+
+@every_precision
 @pytest.mark.parametrize("regularize", ["all", "conv", "dense", "fc*"])
 def test_penalties(regularize, precision):
     step(l1=0.001, l2=0.001, regularize=regularize, precision=precision)

@@ -6,6 +6,7 @@ import pytest
 from customcnn.errors import CustomCNNError
 from customcnn.recipe.recipe import Recipe, load_recipe
 from customcnn.training.optimizer import compile_model, loss, optimizer, regularize
+from tests.support.errors import refused
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +124,20 @@ def test_binary_cross_entropy_by_hand(name):
     assert value(Recipe(loss=name), [1], [0.75]) == pytest.approx(-np.log(0.75), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["auto", "binary_crossentropy"])
+def test_binary_cross_entropy_of_two_sigmoid_outputs_by_hand(name):
+    """The mean of both: -log .75 of the output that is to be 1, -log(1 - .4) of the one that is to be 0."""
+    recipe = Recipe(loss=name, classifier_activation="sigmoid")
+    wanted = -(np.log(0.75) + np.log(0.6)) / 2
+    assert value(recipe, [0, 1], [0.4, 0.75]) == pytest.approx(wanted, rel=1e-5)
+    smooth = Recipe(label_smoothing=0.2, classifier_activation="sigmoid")  # targets of .1 and .9
+    wanted = -(0.9 * np.log(0.75) + 0.1 * np.log(0.25) + 0.9 * np.log(0.6) + 0.1 * np.log(0.4)) / 2
+    assert value(smooth, [0, 1], [0.4, 0.75]) == pytest.approx(wanted, rel=1e-5)
+    focal = Recipe(loss="focal", classifier_activation="sigmoid")
+    wanted = -(0.25**2 * np.log(0.75) + 0.4**2 * np.log(0.6)) / 2
+    assert value(focal, [0, 1], [0.4, 0.75]) == pytest.approx(wanted, rel=1e-4)
+
+
 def test_label_smoothing_by_hand():
     """A share of .2 spread over two classes makes the targets .1 and .9; for one sigmoid the target 1 becomes .9."""
     wanted = -0.1 * np.log(0.25) - 0.9 * np.log(0.75)
@@ -139,8 +154,20 @@ def test_focal_loss_by_hand():
 
 @pytest.mark.parametrize(("name", "outputs"), [("binary_crossentropy", 2), ("categorical_crossentropy", 1)])
 def test_a_loss_that_does_not_fit(name, outputs):
-    with pytest.raises(CustomCNNError, match=rf"The loss fits the output: .*Received: {name}\. Use loss=auto\."):
+    with pytest.raises(CustomCNNError, match=rf"The loss fits the output: .*Received: {name}\. Use loss=auto"):
         loss(Recipe(loss=name), outputs)
+
+
+def test_a_loss_that_fits_the_other_kind_of_output():
+    assert refused(loss, Recipe("vgg16", loss="binary_crossentropy"), 2) == (
+        "The loss fits the output: categorical_crossentropy for the 2 softmax outputs of vgg16. Received: "
+        "binary_crossentropy. Use loss=auto, or classifier_activation=sigmoid on a backbone."
+    )
+    sigmoid = Recipe("vgg16", loss="categorical_crossentropy", classifier_activation="sigmoid")
+    assert refused(loss, sigmoid, 2) == (
+        "The loss fits the output: binary_crossentropy for the 2 sigmoid outputs of vgg16. Received: "
+        "categorical_crossentropy. Use loss=auto."
+    )
 
 
 # ---------------------------------------------------------------- penalties
