@@ -16,7 +16,6 @@ Source: Blood Cell Images, paultimothymooney on Kaggle, from the BCCD photograph
 Licence: MIT.
 """
 
-import random
 import shutil
 import tomllib
 from collections import Counter
@@ -28,7 +27,7 @@ import click
 from customcnn.data.groups import unify
 from customcnn.data.manifest import MANIFEST, Manifest, Record, read_rows, require_classes, scan
 from customcnn.data.names import find_below
-from customcnn.data.split import leakages, shares, split_by_group
+from customcnn.data.split import leakages, shares, split_by_group, split_by_name
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.io import atomic
 from customcnn.progress import Progress, silent, terminal
@@ -38,7 +37,7 @@ FACTS = tomllib.loads(Path(__file__).with_name("facts.toml").read_text("utf-8"))
 
 ORIGINALS = "BloodImage_*.jp*g"
 SHARE = 5
-"""One in so many training images of a class validates, rounded down."""
+"""One in so many training images of a class validates, rounded down: the study's 499, 496, 495 and 499 of 9,957."""
 
 
 @dataclass(frozen=True)
@@ -154,35 +153,6 @@ def differences(release: Release) -> list[str]:
     return lines
 
 
-def hold_out(labels: list[str], seed: int) -> list[str]:
-    """Assign images to train and validation: of each class, shuffled, one in five validates, rounded down.
-
-    Rounded down as the four-class study's sizes are: 1,989 of 9,957. `customcnn split --ratio .8` rounds down what
-    trains, which leaves at least 1,992. Which images the study drew is not known; only how many.
-
-    Args:
-        labels: the class of every image, in the order of their sorted paths.
-        seed: of Python's `random`; each class is shuffled with a generator of its own.
-
-    Returns:
-        "train" or "validation" for every image.
-
-    Raises:
-        CustomCNNError: a class has fewer than five images.
-    """
-    chosen = ["train"] * len(labels)
-    for label in sorted(set(labels)):
-        members = [i for i, other in enumerate(labels) if other == label]
-        if len(members) < SHARE:
-            raise CustomCNNError(
-                f"One in {SHARE} images of a class validates. Received: class {show(label)} with {len(members)}."
-            )
-        random.Random(seed).shuffle(members)
-        for i in members[: len(members) // SHARE]:
-            chosen[i] = "validation"
-    return chosen
-
-
 def to_class_folders(
     release: Release,
     dst: Path,
@@ -200,8 +170,9 @@ def to_class_folders(
         dst: the folder to make.
         own_test: make the four-class study's split instead: TEST to test, one in five of TRAIN to validation, the rest
             to train. Otherwise the images of TRAIN alone, not split.
-        by: how `own_test` draws the validation images: "image" as the study did, or "group".
-        seed: of that draw.
+        by: how `own_test` takes the validation images: "image" as the study did, by Keras's `validation_split` (of each
+            class the first fifth of the sorted names), or "group".
+        seed: of a draw by group.
         replace_dst: write over a destination that is not empty.
         progress: see `customcnn.progress`.
 
@@ -233,7 +204,7 @@ def to_class_folders(
 def _parts(cells: list[Cell], by: str, seed: int) -> list[str]:
     labels = [cell.label for cell in cells]
     if by == "image":
-        return hold_out(labels, seed)
+        return split_by_name(labels, 1 / SHARE)
     unknown = sum(not cell.group for cell in cells)
     if unknown:
         raise CustomCNNError(
@@ -251,11 +222,15 @@ def cli() -> None:
 @cli.command()
 @click.argument("src", type=click.Path(path_type=Path))
 @click.argument("dst", type=click.Path(path_type=Path))
-@click.option("--own-test", is_flag=True, help="The study's split: TEST to test, one in five of TRAIN to validation.")
+@click.option(
+    "--own-test",
+    is_flag=True,
+    help="The study's split: TEST to test, the first fifth of each TRAIN class to validation.",
+)
 @click.option(
     "--by", type=click.Choice(["image", "group"]), default="image", show_default=True, help="How --own-test validates."
 )
-@click.option("--seed", default=42, show_default=True, help="Of --own-test.")
+@click.option("--seed", default=42, show_default=True, help="Of --own-test --by group.")
 @click.option("--groups", type=click.Path(path_type=Path), metavar="FILE.csv", help="Columns path and group.")
 @click.option("--grouped-only", is_flag=True, help="Leave out images that --groups does not list.")
 @click.option("--replace", is_flag=True, help="Write over a destination that is not empty.")

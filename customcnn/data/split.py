@@ -114,6 +114,35 @@ def split_by_image(labels: Sequence[str], parts: Shares, seed: int) -> list[str]
     return chosen
 
 
+def split_by_name(labels: Sequence[str], share: float) -> list[str]:
+    """Assign images to training and validation as Keras's `ImageDataGenerator(validation_split=share)` does.
+
+    Of each class the first `int(share * n)` of the sorted names validate. Its seed shuffles batches only.
+
+    Args:
+        labels: the class of every image, in the order of their sorted paths.
+        share: of the validation images.
+
+    Returns:
+        "train" or "validation" for every image.
+
+    Raises:
+        CustomCNNError: a class has too few images.
+    """
+    chosen = ["train"] * len(labels)
+    for label in sorted(set(labels)):
+        members = [i for i, other in enumerate(labels) if other == label]
+        held = int(share * len(members))
+        if not 0 < held < len(members):
+            raise CustomCNNError(
+                f"Every split needs an image of every class. Received: class {show(label)} with {len(members)} images, "
+                f"of which a share of {share:g} is {'all' if held else 'none'}. Add images."
+            )
+        for i in members[:held]:
+            chosen[i] = "validation"
+    return chosen
+
+
 def split_by_group(labels: Sequence[str], groups: Sequence[str], parts: Shares, seed: int) -> list[str]:
     """Assign whole groups to parts so that every class comes as close to its shares as can be found.
 

@@ -16,7 +16,7 @@ from customcnn.data.augmentor import Operations
 from customcnn.data.crop import crop_folder
 from customcnn.data.manifest import MANIFEST, Manifest, Record, require_classes, scan, with_group_pattern
 from customcnn.data.names import without_split
-from customcnn.data.split import check_files, split_by_group, split_by_image
+from customcnn.data.split import check_files, split_by_group, split_by_image, split_by_name
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.io import atomic
 from customcnn.io.parallel import parallel
@@ -101,7 +101,7 @@ def assign(data: Manifest, how: Preparation) -> list[Record]:
     """Return the records with the parts that a preparation gives them; those that it leaves out are missing.
 
     Raises:
-        CustomCNNError: the folder has not the parts that are needed, or as by `split_by_image` and `split_by_group`.
+        CustomCNNError: the folder has not the parts that are needed, or as by the functions of `data.split`.
     """
     if how.split == "own":
         missing = [part for part in ("train", "validation") if part not in data.parts]
@@ -117,6 +117,8 @@ def assign(data: Manifest, how: Preparation) -> list[Record]:
     labels = [record.label for record in pool]
     if how.split == "image":
         parts = split_by_image(labels, how.shares, how.seed)
+    elif how.split == "name":
+        parts = split_by_name(labels, how.shares.validation)
     elif all(record.group for record in pool):
         parts = split_by_group(labels, [record.group for record in pool], how.shares, how.seed)
     else:

@@ -16,7 +16,7 @@ from customcnn.metrics.scores import HEADLINES, PER_CLASS
 
 STUDY = "study.toml"
 KINDS = ("train", "crossval", "tune")
-WAYS = ("own", "image", "group")
+WAYS = ("own", "image", "group", "name")
 PLACES: Mapping[str, Mapping[str, str]] = {
     "training": {
         "loss": "training loss",
@@ -41,7 +41,8 @@ class Preparation:
     """How a study made its parts from class folders.
 
     Attributes:
-        split: "own" takes the parts that the folder has; "image" and "group" split what `pool` names anew.
+        split: "own" takes the parts that the folder has; "image", "group" and "name" (as Keras's `validation_split`)
+            split what `pool` names anew.
         ratio, val, test: the shares, as by `customcnn split`; -1 for what the others leave.
         seed: of the split.
         pool: the parts that are split anew. A folder without parts is split as a whole.
@@ -275,8 +276,9 @@ def _preparation(values: Any, where: str) -> Preparation:
     }
     _check(found.augment, options, f"augment, {where}")
     found.operations  # noqa: B018 - out of range is an error here, not after hours
-    if found.split != "own":
-        found.shares  # noqa: B018
+    # Also looks whether they are shares at all.
+    if found.split != "own" and found.shares.test and found.split == "name":
+        raise CustomCNNError(f"By name there are two shares. Received: a test share of {found.shares.test:g}, {where}.")
     return found
 
 

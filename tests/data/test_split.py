@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from customcnn.data.manifest import PARTS, read_manifest, read_rows, scan, with_group_file, with_group_pattern
-from customcnn.data.split import Shares, check_files, leakages, shares, split_by_group, split_by_image, split_folder
+from customcnn.data.split import (
+    Shares,
+    check_files,
+    leakages,
+    shares,
+    split_by_group,
+    split_by_image,
+    split_by_name,
+    split_folder,
+)
 from customcnn.errors import CustomCNNError
 from customcnn.images.decode import BadImage, read_image
 from customcnn.io.atomic import sha256
@@ -153,6 +162,16 @@ def test_every_image_is_in_one_part_and_every_class_in_each(labels, parts, seed)
     for label, size in sizes.items():
         assert tuple(counts[label, part] for part in PARTS[: len(size)]) == size
     assert sum(counts.values()) == len(labels)
+
+
+def test_by_name_the_first_of_each_class_validate_as_in_keras():
+    """`ImageDataGenerator(validation_split=.2)`: int(.2 * n) of the sorted names, from the front; no seed matters."""
+    labels = ["a"] * 11 + ["b"] * 5
+    assert split_by_name(labels, 0.2) == ["validation"] * 2 + ["train"] * 9 + ["validation"] + ["train"] * 4
+    assert refused(split_by_name, ["a"] * 9 + ["b"] * 4, 0.2) == (
+        "Every split needs an image of every class. Received: class 'b' with 4 images, of which a share of 0.2 is none. "
+        "Add images."
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,8 @@ from PIL import Image
 
 from customcnn.data.leakage import find_leakage
 from customcnn.data.manifest import read_manifest, scan
-from customcnn.data.split import shares, split_by_image, split_folder
+from customcnn.data.split import shares, split_by_image, split_by_name, split_folder
 from customcnn.errors import CustomCNNError
-from tests.support.errors import refused
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "data_tools" / "blood_cells.py"
@@ -141,22 +140,25 @@ def test_the_sizes_of_the_study_follow_whatever_the_classes_have():
     assert sum(SUPPORTS.values()) == 1989 and len(REMAINDERS) == 35
     for remainders in REMAINDERS[::5]:
         labels = [c for (c, n), r in zip(SUPPORTS.items(), remainders, strict=True) for _ in range(5 * n + r)]
-        chosen = blood_cells.hold_out(labels, seed=42)
+        chosen = split_by_name(labels, 1 / blood_cells.SHARE)
         assert Counter(chosen) == {"train": 7968, "validation": 1989}
         held = Counter(label for label, part in zip(labels, chosen, strict=True) if part == "validation")
         assert held == SUPPORTS
         assert Counter(split_by_image(labels, shares(0.8), 42))["validation"] >= 1992, "the report's rule gives another"
 
 
-def test_the_seed_draws_the_validation_images():
-    labels = ["a"] * 50 + ["b"] * 20
-    assert blood_cells.hold_out(labels, 42) == blood_cells.hold_out(labels, 42) != blood_cells.hold_out(labels, 43)
+@pytest.mark.docs
+def test_the_study_s_validation_images_are_keras_s(archive, tmp_path):
+    """They are known: what `ImageDataGenerator(validation_split=.2)` takes of the folder TRAIN, whatever the seed."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator  # tf.keras has it as a public name
 
-
-def test_a_class_too_small_to_validate():
-    assert refused(blood_cells.hold_out, ["a"] * 9 + ["b"] * 4, 42) == (
-        "One in 5 images of a class validates. Received: class 'b' with 4."
-    )
+    generator = ImageDataGenerator(validation_split=0.2)
+    held = generator.flow_from_directory(archive / IMAGES / "TRAIN", subset="validation", seed=42)
+    release = blood_cells.read_release(archive)
+    for seed in (42, 43):
+        manifest = blood_cells.to_class_folders(release, tmp_path / str(seed), own_test=True, seed=seed)
+        found = {path.removeprefix("validation/") for path in (r.path for r in manifest.part("validation").records)}
+        assert found == set(held.filenames)
 
 
 def test_own_test_keeps_the_release_s_own_parts(archive, tmp_path):

@@ -1,6 +1,7 @@
 """What lies under experiments/: the published numbers, the recipes and the studies."""
 
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -11,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from customcnn.data.manifest import Manifest, Record
 from customcnn.model_selection.space import TABLE, read_space
 from customcnn.models import get_spec
 from customcnn.models.options import checked_options, checked_size
 from customcnn.recipe.recipe import Recipe, load_recipe, parse_settings
+from customcnn.studies.prepare import assign
 from customcnn.studies.study_file import STUDY, read_study
 
 ROOT = Path(__file__).parents[2]
@@ -292,6 +295,25 @@ def test_a_study_is_read_and_has_a_row_for_each_of_its_recipes(path):
 
 def test_every_folder_of_recipes_is_a_study():
     assert {path.parent for path in STUDIES} == {path.parent for path in FILES if path.parent != EXPERIMENTS}
+
+
+def test_the_four_class_study_is_reproduced_on_its_own_validation_split():
+    """Keras's: of each class's sorted names the first fifth, rounded down, from TRAIN; TEST stays."""
+    (how,) = read_study(EXPERIMENTS / "blood-cells" / STUDY).preparations.values()
+    blood = PUBLISHED["blood_cells"]
+    records = [
+        Record(
+            f"{'train' if n % 3 else 'validation'}/{label}/_{n:04}.jpeg",
+            label,
+            split="train" if n % 3 else "validation",
+        )
+        for label, row in blood["validation"].items()
+        if label != "accuracy"
+        for n in range(5 * row["support"] + 3)
+    ]
+    parts = assign(Manifest(Path("."), tuple(records)), how)
+    held = Counter(record.label for record in parts if record.split == "validation")
+    assert held == {label: row["support"] for label, row in blood["validation"].items() if label != "accuracy"}
 
 
 def test_every_row_of_the_pretrained_table_is_a_row_of_the_study():

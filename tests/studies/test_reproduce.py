@@ -141,7 +141,12 @@ def test_a_study_is_read(folder):
         ('name = "large"', 'name = "small"', r"Rows have names of their own\. Received: 'small' twice in "),
         ('name = "large"', 'name = "../large"', r"A row has a name of small letters, digits and dashes"),
         ('"large.toml"', '"other.toml"', r"A row's recipe stands beside study\.toml\. Received: '.*other\.toml'"),
-        ('split = "image"', 'split = "cell"', r"A study knows own, image, group here\. Received: 'cell'"),
+        ('split = "image"', 'split = "cell"', r"A study knows own, image, group, name here\. Received: 'cell'"),
+        (
+            'split = "image"',
+            'split = "name"\ntest = 0.1',
+            r"By name there are two shares.* Received: a test share of 0\.1",
+        ),
         ("ratio = 0.5", "ration = 0.5", r"Received: 'ration' in \[data\.plain\] of .*\. Did you mean ratio\?"),
         ("ratio = 0.5", "ratio = 1.5", r"A share lies between 0 and 1"),
         ("ratio = 0.5", "crop = [500, 450]", r"A crop is an edge and the whole, in pixels\. Received: \[500, 450\]"),
@@ -212,6 +217,16 @@ def test_parts_are_pooled_kept_and_left_out(drawn):
     assert not sides["train"] & sides["validation"]
     own = assign(data, Preparation())
     assert Counter(r.split for r in own) == {"train": 24, "validation": 16, "test": 16}
+
+
+def test_by_name_the_first_of_each_class_validate_whatever_the_folder_has_in_which_part(drawn):
+    data = scan(drawn)
+    parts = assign(data, Preparation("name", ratio=0.75, keep=("test",)))
+    for label in ("all", "hem"):
+        names = sorted(r.path.split("/")[-1] for r in data.records if r.label == label and r.split != "test")
+        held = [r.path.split("/")[-1] for r in parts if r.label == label and r.split == "validation"]
+        assert sorted(held) == names[: len(names) // 4]
+    assert Counter(r.split for r in parts) == {"train": 30, "validation": 10, "test": 16}
 
 
 def test_a_folder_in_parts_is_split_anew_as_customcnn_split_splits_it_whole(drawn, tmp_path):
