@@ -169,8 +169,8 @@ def test_by_name_the_first_of_each_class_validate_as_in_keras():
     labels = ["a"] * 11 + ["b"] * 5
     assert split_by_name(labels, 0.2) == ["validation"] * 2 + ["train"] * 9 + ["validation"] + ["train"] * 4
     assert refused(split_by_name, ["a"] * 9 + ["b"] * 4, 0.2) == (
-        "Every split needs an image of every class. Received: class 'b' with 4 images, of which a share of 0.2 is none. "
-        "Add images."
+        "Every split needs an image of every class. Received: class 'b' with 4 images, of which a share of 0.2 is "
+        "none. Add images."
     )
 
 
