@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from customcnn.data.manifest import Manifest
 
 KINDS = ("activations", "filters", "gradcam", "gradcam++", "occlusion", "sanity", "exciting", "features", "diagram")
+STYLES = ("range", "figure-21")
 """Those of `customcnn.visualize`, which is not imported before the command runs; a test holds them equal."""
 
 
@@ -30,6 +31,13 @@ KINDS = ("activations", "filters", "gradcam", "gradcam++", "occlusion", "sanity"
 )
 @click.option("--gradcam", is_flag=True, help="The same as --what gradcam.")
 @click.option("--layers", multiple=True, metavar="NAME", help="A layer, or a pattern such as 'conv*'; may be repeated.")
+@click.option(
+    "--style",
+    type=click.Choice(STYLES),
+    default=STYLES[0],
+    show_default=True,
+    help="Of activations: each map from its lowest to its highest value, or every layer as in the report's figure 21.",
+)
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="A class to explain; may be repeated.")
 @click.option("--data", type=FOLDER, help="Labelled images for exciting and features.")
 @click.option(
@@ -52,6 +60,7 @@ def visualize(
     what: tuple[str, ...],
     gradcam: bool,
     layers: tuple[str, ...],
+    style: str,
     classes: tuple[str, ...],
     data: Path | None,
     part: str | None,
@@ -96,7 +105,7 @@ def visualize(
         weights=weights,
         out=out,
         device=device or "auto",
-        wanted=Wanted(kinds, layers, classes, manifest, part, limit, seed, umap),
+        wanted=Wanted(kinds, layers, classes, manifest, part, limit, seed, umap, style),
         workers=workers,
         progress=terminal,
     )

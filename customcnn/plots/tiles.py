@@ -17,13 +17,16 @@ BROKEN_COLOR = (255, 0, 80)  # a red, of which viridis has none
 SMALLEST_TILE, LARGEST_TILE, TILE_GAP, USUAL_WIDTH, LARGEST_WIDTH = 32, 256, 2, 1250, 2000  # pixels
 
 
-def tile_maps(activation: np.ndarray, *, columns: int | None = None, gap: int = 1) -> np.ndarray:
+def tile_maps(
+    activation: np.ndarray, *, columns: int | None = None, gap: int = 1, scale: tuple[float, float] | None = None
+) -> np.ndarray:
     """Lay the channels of an activation side by side, each scaled by its own minimum and maximum.
 
     Args:
         activation: (H, W, C), any float type.
         columns: tiles in a row; None: about as many as rows, and no empty places where C has such a divisor.
         gap: white pixels between tiles.
+        scale: the values of the lowest and the highest colour, for all channels; None for each channel's own.
 
     Returns:
         uint8 RGB grid in the viridis colours. A flat channel (varying by no more than rounding does) has its lowest
@@ -41,6 +44,8 @@ def tile_maps(activation: np.ndarray, *, columns: int | None = None, gap: int = 
     if columns < 1:
         raise ValueError(f"A grid has at least one column. Received: {columns}.")
     values, low, span, flat = _ranges(activation)
+    if scale is not None:  # halved as the values are
+        low, span, flat = np.float64(scale[0] / 2), np.float64((scale[1] - scale[0]) / 2), np.False_
     finite = np.isfinite(values)
     shares = np.where(finite, values - low, 0.0) / np.where(flat, 1.0, span)
     levels = np.where(flat, 0, np.floor(shares * 255 + 0.5)).astype(np.uint8)
@@ -81,13 +86,32 @@ def tile_columns(channels: int, limit: int | None = None) -> int:
     return next(full, min(root, limit))
 
 
-def tile_picture(activation: np.ndarray) -> tuple[np.ndarray, int]:
+def figure_21(activation: np.ndarray) -> np.ndarray:
+    """Return (x - mean) / deviation * 64 + 128 of each channel, as the report's loop for its figure 21 has it.
+
+    Args:
+        activation: (H, W, C), any float type.
+
+    Returns:
+        float64 (H, W, C), whole numbers from 0 to 255, 128 for a flat channel; NaN where a value is not finite.
+    """
+    values, _, _, flat = _ranges(activation)
+    finite = np.isfinite(values)
+    count = np.maximum(finite.sum(axis=(0, 1)), 1)
+    apart = np.where(finite, values, 0) - np.where(finite, values, 0).sum(axis=(0, 1)) / count
+    deviation = np.sqrt(np.where(finite, apart**2, 0).sum(axis=(0, 1)) / count)
+    levels = np.where(flat, 0, apart) / np.where(flat, 1, deviation) * 64 + 128
+    return np.where(finite, np.floor(levels.clip(0, 255)), np.nan)
+
+
+def tile_picture(activation: np.ndarray, scale: tuple[float, float] | None = None) -> tuple[np.ndarray, int]:
     """Return the tiles of one layer at a size to look at, and how many stand in a row.
 
     Small maps are enlarged by whole pixels to at least SMALLEST_TILE, large ones averaged down to LARGEST_TILE.
 
     Args:
         activation: (H, W, C), any float type.
+        scale: see `tile_maps`.
     """
     activation = _shrink(activation, -(-max(activation.shape[:2]) // LARGEST_TILE))
     height, width, channels = activation.shape
@@ -96,7 +120,7 @@ def tile_picture(activation: np.ndarray) -> tuple[np.ndarray, int]:
     room = USUAL_WIDTH // columns - TILE_GAP
     factor = max(factor, min(room // width, LARGEST_TILE // max(height, width)))
     enlarged = activation.repeat(factor, axis=0).repeat(factor, axis=1)
-    return tile_maps(enlarged, columns=columns, gap=TILE_GAP), columns
+    return tile_maps(enlarged, columns=columns, gap=TILE_GAP, scale=scale), columns
 
 
 def _shrink(activation: np.ndarray, factor: int) -> np.ndarray:

@@ -11,9 +11,17 @@ from customcnn.errors import CustomCNNError, show
 from customcnn.explain.graph import is_graph
 from customcnn.html.page import Html, Section, bars, beside, facts, figure, page
 from customcnn.io.atomic import write_text
-from customcnn.plots.tiles import flat_channels, tile_picture, write_png
+from customcnn.plots.tiles import figure_21, flat_channels, tile_picture, write_png
 from customcnn.visualize.grids import INDEX, image_figure
 
+STYLES = ("range", "figure-21")
+"""How maps are drawn: from the lowest to the highest value of each, or as the report's figure 21 draws them."""
+
+FIGURE_21 = (
+    "As the report's figure 21: every layer with maps, and each tile, one channel of it, as (x - mean) / deviation * "
+    "64 + 128 of its own values, cut to 0 (dark violet) and 255 (yellow). Compare places inside a tile, not tiles. A "
+    "channel with the same value everywhere is the middle, 128; a value that is not a finite number is red."
+)
 COLORS = (
     "Each tile is one channel of the layer, coloured by itself from its lowest value (dark violet) over green to its "
     "highest (yellow): compare places inside a tile, not tiles. A channel with the same value everywhere stays dark "
@@ -36,6 +44,15 @@ def activation_layers(model: Any) -> list[Any]:
     return found
 
 
+def is_drawn(layer: Any, style: str) -> bool:
+    """Tell whether a step of the network, known to have four axes, is drawn in a style."""
+    import keras
+
+    if style == "figure-21":
+        return isinstance(layer, keras.layers.Layer) and not isinstance(layer, keras.layers.InputLayer)
+    return _has_maps(layer)
+
+
 def _has_maps(layer: Any) -> bool:
     import keras
 
@@ -50,6 +67,7 @@ class Activations:
     Args:
         model: a functional keras model of one input (H, W, 3) that takes raw 0..255 RGB.
         names: of the layers that are wanted, unknown ones are left out; None for all.
+        style: of `STYLES`: "figure-21" takes every layer with maps, not convolutions and poolings alone.
 
     Attributes:
         names: of the layers, in graph order.
@@ -58,10 +76,10 @@ class Activations:
         CustomCNNError: the model has no layer with maps.
     """
 
-    def __init__(self, model: Any, names: Collection[str] | None = None) -> None:
+    def __init__(self, model: Any, names: Collection[str] | None = None, style: str = STYLES[0]) -> None:
         import keras
 
-        copy, found = _extractor(model)
+        copy, found = _extractor(model, style)
         if not found:
             raise CustomCNNError(
                 f"Activation maps need a convolution or pooling layer. Received: the model {show(model.name)}, which "
@@ -110,7 +128,7 @@ def activation_maps(model: Any, image: np.ndarray) -> dict[str, np.ndarray]:
     return Activations(model)(image)
 
 
-def _extractor(model: Any, prefix: str = "") -> tuple[Any, dict[str, Any]]:
+def _extractor(model: Any, style: str, prefix: str = "") -> tuple[Any, dict[str, Any]]:
     """Return the same layers as a model, and the tensors of all its maps by name.
 
     A model inside is replaced by one that gives its output and the list of its maps.
@@ -125,14 +143,14 @@ def _extractor(model: Any, prefix: str = "") -> tuple[Any, dict[str, Any]]:
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if is_graph(layer):
-            inner, found = _extractor(layer, f"{prefix}{layer.name}/")
+            inner, found = _extractor(layer, style, f"{prefix}{layer.name}/")
             result, tensors = keras.Model(inner.input, [inner.output, list(found.values())])(*args, **kwargs)
             for name, tensor in zip(found, tensors, strict=True):
                 keep(name, tensor)
             return result
         result = layer(*args, **kwargs)
-        if _has_maps(layer):
-            last = layer.data_format == "channels_last"
+        if is_drawn(layer, style) and len(getattr(result, "shape", ())) == 4:
+            last = getattr(layer, "data_format", "channels_last") == "channels_last"
             keep(prefix + layer.name, result if last else keras.ops.transpose(result, (0, 2, 3, 1)))
         return result
 
@@ -205,13 +223,14 @@ def input_sections(
     return sections, written
 
 
-def map_sections(maps: Mapping[str, np.ndarray], out: Path) -> tuple[list[Section], list[Path]]:
+def map_sections(maps: Mapping[str, np.ndarray], out: Path, style: str = STYLES[0]) -> tuple[list[Section], list[Path]]:
     """Write the tiles of every layer; return the page's sections, one a layer, and the files."""
-    sections, written = [Section("Activation maps", [COLORS])], []
+    as_printed = style == "figure-21"
+    sections, written = [Section("Activation maps", [FIGURE_21 if as_printed else COLORS])], []
     digits = max(2, len(str(len(maps))))
     for number, (name, activation) in enumerate(maps.items(), start=1):
         path = out / f"{number:0{digits}}_{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:100]}.png"
-        pixels, columns = tile_picture(activation)
+        pixels, columns = tile_picture(figure_21(activation), (0, 255)) if as_printed else tile_picture(activation)
         written.append(write_png(path, pixels))
         alt = f"{activation.shape[2]} maps of layer {name}, {columns} in a row"
         sections.append(Section(f"{number}. {name}", [figure(path.name, alt, _caption(activation))], level=3))

@@ -13,7 +13,7 @@ from customcnn.explain.graph import depths
 from customcnn.explain.occlusion import occlusion, signed_overlay
 from customcnn.html.page import Section, figure
 from customcnn.images.decode import foreground
-from customcnn.visualize.activations import Activations, map_sections
+from customcnn.visualize.activations import STYLES, Activations, map_sections
 from customcnn.visualize.grids import write_grid
 from customcnn.visualize.layer_names import matching
 from customcnn.visualize.sanity import correlation, random_weights
@@ -45,6 +45,7 @@ class ImageViews:
         what: the kinds that are wanted, see `customcnn.visualize.KINDS`.
         layers: names or patterns; none for all layers, and for Grad-CAM those of `customcnn.explain.graph.depths`.
         shown: the classes to explain; none for all of up to MOST_CLASSES, or the most probable ones.
+        style: of the activation maps, see `customcnn.visualize.activations.STYLES`.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class ImageViews:
         what: Sequence[str],
         layers: Sequence[str] = (),
         shown: Sequence[str] = (),
+        style: str = STYLES[0],
     ) -> None:
         self.model, self.classes, self.what = model, list(classes), what
-        self.patterns, self.shown = layers, shown
+        self.patterns, self.shown, self.style = layers, shown, style
 
     def sections(self, image: np.ndarray, out: Path, shares: Mapping[str, float]) -> tuple[list[Section], list[Path]]:
         """Write the pictures of one image into a folder; return the page's sections and the files.
@@ -87,15 +89,15 @@ class ImageViews:
             alt = "Grad-CAM of the network and of the same network with random weights"
             sections.append(Section("Check: random weights", [SANITY_WORDS, figure(files[-1].name, alt)]))
         if "activations" in self.what:
-            more, written = map_sections(self._activations(image), out)
+            more, written = map_sections(self._activations(image), out, self.style)
             sections += more if written else []
             files += written
         return sections, files
 
     @cached_property
     def _activations(self) -> Activations:
-        seen = Activations(self.model)
-        return Activations(self.model, matching(self.patterns, seen.names)) if self.patterns else seen
+        seen = Activations(self.model, style=self.style)
+        return Activations(self.model, matching(self.patterns, seen.names), self.style) if self.patterns else seen
 
     @cached_property
     def _cam_names(self) -> list[str | None]:

@@ -8,6 +8,8 @@ from typing import Any
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.explain.gradcam import cam_layers
 from customcnn.explain.graph import steps
+from customcnn.visualize.activations import STYLES, is_drawn
+from customcnn.visualize.filters import kernels
 
 
 def matching(patterns: Sequence[str], names: Iterable[str]) -> list[str]:
@@ -15,8 +17,35 @@ def matching(patterns: Sequence[str], names: Iterable[str]) -> list[str]:
     return [name for name in names if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def require_layers(model: Any, patterns: Sequence[str]) -> None:
-    """Refuse a pattern that fits no layer with maps.
+def drawn_layers(model: Any, kind: str, style: str = STYLES[0]) -> list[str]:
+    """Return the names of the layers that a kind of picture can show; none for a kind that takes no layers.
+
+    Args:
+        model: a functional keras model.
+        kind: of `customcnn.visualize.KINDS`.
+        style: of the activation maps.
+    """
+    if kind in ("gradcam", "gradcam++"):
+        return cam_layers(model)
+    if kind == "filters":
+        return [kernel.name for kernel in kernels(model)]
+    if kind not in ("activations", "exciting"):
+        return []
+    style = style if kind == "activations" else STYLES[0]
+    return [step.name for step in steps(model) if step.has_maps and is_drawn(step.operation, style)]
+
+
+def require_layers(
+    model: Any, patterns: Sequence[str], kinds: Sequence[str] = (), asked: Sequence[str] = (), style: str = STYLES[0]
+) -> None:
+    """Refuse a pattern that fits no layer with maps, and one with which there is nothing to draw.
+
+    Args:
+        model: a functional keras model.
+        patterns: names of layers, or patterns of them.
+        kinds: what is shown: each pattern fits a layer of one of them.
+        asked: those that were named: each of them has a layer that fits.
+        style: of the activation maps.
 
     Raises:
         CustomCNNError: there is one.
@@ -30,3 +59,19 @@ def require_layers(model: Any, patterns: Sequence[str]) -> None:
                 f"--layers names layers with feature maps, or gives a pattern such as 'conv*'. Received: "
                 f"{show(pattern)}, which fits none of {show(model.name)}. Near are {show_all(near)}."
             )
+    drawn = {kind: found for kind in kinds if (found := drawn_layers(model, kind, style))}
+    for pattern in patterns if drawn else ():
+        if not any(matching([pattern], found) for found in drawn.values()):
+            _refuse(model, [pattern], drawn, style)
+    for kind in [kind for kind in asked if patterns and kind in drawn]:
+        if not matching(patterns, drawn[kind]):
+            _refuse(model, patterns, {kind: drawn[kind]}, style)
+
+
+def _refuse(model: Any, patterns: Sequence[str], drawn: dict[str, list[str]], style: str) -> None:
+    other = "activations" in drawn and style != "figure-21"
+    way = "--style figure-21, which draws every layer with maps, or " if other else ""
+    raise CustomCNNError(
+        f"--layers names layers that --what {' or '.join(drawn)} draws. Received: {show_all(patterns)}, which fits "
+        f"none of {show(model.name)}. Use {way}a layer such as {show(next(iter(drawn.values()))[0])}."
+    )

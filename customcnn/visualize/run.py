@@ -11,7 +11,7 @@ import numpy as np
 from customcnn.backend import devices
 from customcnn.data.leakage import run_notes
 from customcnn.data.manifest import Manifest
-from customcnn.errors import CustomCNNError, show_all
+from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.evaluation.evaluate import choose_part, require_known
 from customcnn.html.page import Html, Section, escape, figure, group, page
 from customcnn.images.decode import decode
@@ -23,7 +23,7 @@ from customcnn.io.parallel import parallel
 from customcnn.progress import Progress, silent
 from customcnn.runs.run_dir import RunDir
 from customcnn.runs.saved_model import ModelInfo, load_model, read_classifier
-from customcnn.visualize.activations import input_sections
+from customcnn.visualize.activations import STYLES, input_sections
 from customcnn.visualize.embedding import Separation, require_umap
 from customcnn.visualize.grids import INDEX, file_name
 from customcnn.visualize.image_sections import ImageViews
@@ -62,6 +62,8 @@ class Wanted:
         limit: how many images of `data` are looked at, drawn evenly.
         seed: of that draw, of t-SNE and of UMAP.
         umap: whether the features are also shown by UMAP, which must be installed and takes longer.
+        style: of the activation maps, of STYLES: "range", each from its lowest to its highest value; or "figure-21",
+            every layer with maps as the report's figure draws it.
     """
 
     what: Sequence[str] = ()
@@ -72,6 +74,7 @@ class Wanted:
     limit: int = 600
     seed: int = 0
     umap: bool = False
+    style: str = STYLES[0]
 
     @property
     def kinds(self) -> list[str]:
@@ -130,7 +133,7 @@ def visualize_run(
     pictures = _chosen_data(run, info, wanted)
     devices.configure(device)
     model = load_model(path)
-    require_layers(model, wanted.layers)
+    require_layers(model, wanted.layers, kinds, wanted.what, wanted.style)
     work = _Work(model, info, kinds, wanted, run_notes(run.read_manifest()))
     with Staging(out or run.activations, replace=out is None) as folder:
         shown = _look_at_network(work, folder, run, pictures, paths, workers, progress)
@@ -153,6 +156,12 @@ def _require(wanted: Wanted, info: ModelInfo, paths: Sequence[Path]) -> list[str
         raise CustomCNNError(
             f"--class names a class of the network. Received: {show_all(strangers)}; it knows "
             f"{show_all(info.classes)}. Name one of them."
+        )
+    if wanted.style not in STYLES:
+        raise CustomCNNError(f"--style is one of {', '.join(STYLES)}. Received: {show(wanted.style)}. Choose one.")
+    if wanted.style != STYLES[0] and "activations" not in wanted.kinds:
+        raise CustomCNNError(
+            f"--style is of activation maps. Received: {wanted.style} without them. Add --what activations."
         )
     if wanted.limit < 1:
         raise CustomCNNError(f"--limit is at least 1. Received: {wanted.limit}. Give more.")
@@ -244,7 +253,8 @@ def _look_at_images(
     progress: Progress,
 ) -> list[Section]:
     """Write what the network makes of images, a page each where there are several; return the index's sections."""
-    views = ImageViews(work.model, work.info.classes, work.kinds, work.wanted.layers, work.wanted.classes)
+    wanted = work.wanted
+    views = ImageViews(work.model, work.info.classes, work.kinds, wanted.layers, wanted.classes, wanted.style)
     tops: list[tuple[str, Path, str]] = []
     with progress(len(paths), "visualize") as advance:
         for source, name in zip(paths, unique_names(paths), strict=True):

@@ -87,6 +87,23 @@ def test_a_temperature_before_the_softmax_is_one_behind_it(tmp_path, images, cla
     np.testing.assert_allclose(np.asarray(last(logits)), truth, atol=1e-6)
 
 
+def test_a_temperature_stays_behind_two_sigmoids():
+    """Their shares to the power of 1 / T are no sigmoids of scaled logits."""
+    import keras
+
+    from customcnn.export.litert import logits_first
+
+    image = keras.Input((2, 2, 3))
+    x = keras.layers.Rescaling(1 / 255)(image)
+    dense = keras.layers.Dense(2, activation="sigmoid", name="predictions")
+    model = with_temperature(keras.Model(image, dense(keras.layers.Flatten()(x))), 3.0)
+    batch = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3)).astype("float32")
+    truth = model.predict_on_batch(batch)
+    np.testing.assert_allclose(truth.sum(axis=1), 1, atol=1e-6)
+    base, last = logits_first(model)
+    np.testing.assert_allclose(np.asarray(last(base(batch))), truth, atol=1e-6)
+
+
 def make_ensemble(path: Path, sizes: tuple[int, int]) -> RunDir:
     """Make a run of two networks that see an image at these sizes."""
     import keras

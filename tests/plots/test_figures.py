@@ -19,7 +19,15 @@ from matplotlib.text import Text
 from customcnn.plots.confusion import confusion_figure, plot_confusion
 from customcnn.plots.curves import curves_figure, plot_curves
 from customcnn.plots.figure import MOST_PIXELS, text_fits, text_width, wrap_text
-from customcnn.plots.tiles import BROKEN_COLOR, LARGEST_WIDTH, flat_channels, tile_columns, tile_maps, tile_picture
+from customcnn.plots.tiles import (
+    BROKEN_COLOR,
+    LARGEST_WIDTH,
+    figure_21,
+    flat_channels,
+    tile_columns,
+    tile_maps,
+    tile_picture,
+)
 
 HISTORY = [
     {"epoch": 1, "loss": 0.7, "accuracy": 0.5, "val_loss": 0.8, "val_accuracy": 0.4, "learning_rate": 2e-4},
@@ -335,6 +343,23 @@ def test_bfloat16():
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     np.testing.assert_array_equal(tile_maps(np.array([[[1], [3]]], dtype=bfloat16)), [[LOW, HIGH]])
     assert flat_channels(np.array([[[1], [1.0078125]]], dtype=bfloat16)).tolist() == [True]
+
+
+def test_figure_21_by_hand():
+    """(x - mean) / std * 64 + 128 of each channel, cut to 0..255 and to whole numbers; a flat channel is the middle."""
+    first = np.array([[1.0, 3.0], [1.0, 3.0]])  # mean 2, deviation 1
+    second = np.array([[0.0] * 9 + [10.0]])  # mean 1, deviation 3: 10 is 3 deviations above
+    np.testing.assert_array_equal(figure_21(first[..., None])[..., 0], [[64, 192], [64, 192]])
+    np.testing.assert_array_equal(figure_21(second[..., None])[0, :, 0], [106] * 9 + [255])
+    np.testing.assert_array_equal(figure_21(np.full((2, 2, 1), 7.0)), np.full((2, 2, 1), 128))
+    broken = figure_21(np.array([[[1.0], [3.0], [np.nan]]]))
+    np.testing.assert_array_equal(broken, [[[64], [192], [np.nan]]])
+
+
+def test_tiles_of_one_scale():
+    grid = tile_maps(np.array([[[0.0, 128.0], [255.0, 128.0]]]), columns=1, gap=0, scale=(0, 255))
+    viridis = np.rint(matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255).astype(int)
+    np.testing.assert_array_equal(grid, [[viridis[0], viridis[255]], [viridis[128], viridis[128]]])
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from customcnn.cli.visualize import KINDS as NAMED
+from customcnn.cli.visualize import STYLES as STYLES_NAMED
 from customcnn.cli.visualize import visualize
 from customcnn.data.manifest import Manifest, Record, scan
 from customcnn.errors import CustomCNNError
@@ -21,7 +22,7 @@ from customcnn.recipe.recipe import Recipe
 from customcnn.runs.run_dir import RunDir
 from customcnn.runs.saved_model import ModelInfo, save_model
 from customcnn.visualize import KINDS, QUICK, Wanted, unique_names, visualize_run
-from customcnn.visualize.run import ON_DATA
+from customcnn.visualize.run import ON_DATA, STYLES
 from tests.support import ROOT
 from tests.support.errors import refused
 from tests.support.networks import COVERED
@@ -76,6 +77,7 @@ def names(page: Path) -> list[str]:
 
 def test_the_command_knows_the_kinds_of_the_library():
     assert NAMED == KINDS
+    assert STYLES_NAMED == STYLES
     assert set(QUICK) | set(ON_DATA) < set(KINDS)
 
 
@@ -161,6 +163,43 @@ def test_layers_and_classes(run, data, tmp_path):
     assert Image.open(both.parent / "gradcam.png").size[1] > 1.5 * one[1], "a row for each class"
 
 
+def test_figure_21_draws_every_layer_with_maps(tmp_path, data):
+    """As the report's loop does: also what scales and normalises; the pictures are other than those of the range."""
+    import keras
+
+    image = keras.Input((SIZE, SIZE, 3), name="image")
+    x = keras.layers.Rescaling(1 / 255, name="rescale")(image)
+    x = keras.layers.Conv2D(3, 3, name="conv1")(x)
+    x = keras.layers.ReLU(name="conv1_relu")(keras.layers.BatchNormalization(name="conv1_bn")(x))
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(image, keras.layers.Dense(2, activation="softmax", name="predictions")(x), name="small")
+    run, file = make_run(tmp_path / "run", model), data.root / "all/0.png"
+    wanted = Wanted(["activations"], style="figure-21")
+    page = visualize_run(run, [file], out=tmp_path / "all", wanted=wanted)
+    shown = ["01_rescale.png", "02_conv1.png", "03_conv1_bn.png", "04_conv1_relu.png"]
+    assert [name for name in names(page) if name[1].isdigit()][2:] == shown
+    assert "64 + 128" in page.read_text()
+    wanted = Wanted(["activations"], ["*_bn"], style="figure-21")
+    page = visualize_run(run, [file], out=tmp_path / "one", wanted=wanted)
+    assert "01_conv1_bn.png" in names(page)
+    drawn = set()
+    for style in STYLES:
+        page = visualize_run(run, [file], out=tmp_path / style, wanted=Wanted(["activations"], ["conv1"], style=style))
+        drawn.add((page.parent / "01_conv1.png").read_bytes())
+    assert len(drawn) == 2
+    # Nothing but convolutions and poolings is drawn otherwise: a pattern of other layers is refused, not left out.
+    for what in (["activations"], ["gradcam", "activations"]):
+        message = refused(visualize_run, run, [file], out=tmp_path / "none", wanted=Wanted(what, ["*_bn"]))
+        assert message == (
+            "--layers names layers that --what activations draws. Received: '*_bn', which fits none of 'small'. "
+            "Use --style figure-21, which draws every layer with maps, or a layer such as 'conv1'."
+        )
+    assert visualize_run(run, [file], out=tmp_path / "cam", wanted=Wanted(["gradcam"], ["*_bn"])).is_file()
+    message = refused(visualize_run, run, [file], out=tmp_path / "none", wanted=Wanted(["filters"], ["*_relu"]))
+    assert message.endswith("which fits none of 'small'. Use a layer such as 'conv1'.")
+    assert not (tmp_path / "none").exists()
+
+
 def test_images_excite_filters_without_data(run, data, tmp_path):
     page = visualize_run(run, [data.root / "all"], out=tmp_path / "out", wanted=Wanted(["exciting"], layers=["conv1"]))
     assert "exciting-conv1.png" in names(page)
@@ -192,6 +231,17 @@ def test_an_ensemble(run, data, tmp_path):
         (["all/0.png"], {"classes": ["cat"]}, "Received: 'cat'; it knows 'all', 'hem'."),
         (["all/0.png"], {"what": ["dream"]}, "Received: 'dream'. Choose one."),
         (["all/0.png"], {"what": ["features"]}, "Received: --what features without --data."),
+        (["all/0.png"], {"style": "figure-22"}, "--style is one of range, figure-21. Received: 'figure-22'."),
+        (
+            ["all/0.png"],
+            {"what": ["gradcam"], "style": "figure-21"},
+            "--style is of activation maps. Received: figure-21 without them. Add --what activations.",
+        ),
+        (
+            ["all/0.png"],
+            {"layers": ["conv1", "pool1"], "what": ["filters"]},
+            "Received: 'pool1', which fits none of 'small'.",
+        ),
         (["all/0.png"], {"limit": 0}, "--limit is at least 1. Received: 0."),
         ([], {}, "Received: none. Name one."),
     ],
