@@ -60,14 +60,22 @@ def logits_first(model: keras.Model) -> tuple[keras.Model, Callable[[Any], Any]]
     were rounded to 1/256; before it, it changes a scale.
 
     Args:
-        model: its last layer is changed in place. That of an ensemble has no logits, and stays.
+        model: its last layer is changed in place. That of an ensemble has no logits, and stays; so do calibrated
+            sigmoids of several classes, whose shares a temperature changes.
     """
     import keras
 
     base = without_temperature(model)
     end = base.get_layer("predictions")
-    if not isinstance(end, keras.layers.Dense):
+    calibrated = base is not model
+    if not isinstance(end, keras.layers.Dense) or (calibrated and end.units > 1 and _is_sigmoid(end)):
         return model, lambda x: x
     activation, end.activation = end.activation, keras.activations.linear
-    scale = model.get_layer(SCALE).scale if base is not model else 1.0
+    scale = model.get_layer(SCALE).scale if calibrated else 1.0
     return base, lambda x: activation(x * scale)
+
+
+def _is_sigmoid(layer: keras.layers.Dense) -> bool:
+    import keras
+
+    return layer.activation is keras.activations.sigmoid

@@ -521,8 +521,9 @@ SIDE = "the shorter side of the input. "
         (
             "googlenet",
             {"auxiliary": True, "head": "transfer"},
-            "With its auxiliary classifiers googlenet keeps its own head: plain, with average pooling. Received: head "
-            "'transfer', pooling 'avg'. Leave out auxiliary, or these.",
+            "With its auxiliary classifiers googlenet keeps its own head: plain, with average pooling and softmax. "
+            "Received: head 'transfer', pooling 'avg', classifier_activation 'softmax'. "
+            "Leave out auxiliary, or these.",
         ),
         (
             "googlenet",

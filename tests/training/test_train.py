@@ -404,7 +404,7 @@ def test_a_class_without_training_images(tmp_path):
     [
         (
             {"loss": "categorical_crossentropy"},
-            "The loss fits the output: binary_crossentropy for the 1 output(s) of small. "
+            "The loss fits the output: binary_crossentropy for the 1 sigmoid output of small. "
             "Received: categorical_crossentropy. Use loss=auto.",
         ),
         ({"positive": "blast"}, "The positive class is one of two. Received: 'blast' for the classes 'all', 'hem'."),
@@ -568,7 +568,7 @@ def test_three_classes_a_size_of_two_numbers_and_converted_images(tmp_path):
         "The positive class is one of two. Received: 'a' for the classes 'a', 'b', 'c'."
     )
     binary = recipe(loss="binary_crossentropy")
-    assert "The loss fits the output: categorical_crossentropy for the 3 output(s) of small." in refused(
+    assert "The loss fits the output: categorical_crossentropy for the 3 softmax outputs of small." in refused(
         train, scan(root), RunDir(tmp_path / "other"), binary
     )
 
