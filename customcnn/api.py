@@ -15,6 +15,7 @@ from customcnn.data.split import WAYS, check_files, shares, split_by_group, spli
 from customcnn.errors import CustomCNNError, show
 from customcnn.inference import classifier
 from customcnn.progress import FORMAT, Advance, Progress, silent, terminal
+from customcnn.recipe.monitor import kept_words
 from customcnn.recipe.recipe import Recipe, load_recipe, parse_recipe, read_recipe
 from customcnn.runs.run_dir import RunDir
 from customcnn.training.train import TrainResult, train
@@ -199,6 +200,8 @@ def fit(
     chosen = _recipe(recipe, model, settings if seed is None else {**settings, "seed": seed})
     run = RunDir(Path("runs") / chosen.model if out is None else Path(out))
     progress = bars() if verbose else silent
+    if resume:
+        run.require_begun()
     data = scan(Path(folder))
     data = with_known_groups(data) if group_pattern is None else with_group_pattern(data, group_pattern)
     found: list[str] = []
@@ -246,8 +249,7 @@ def _split(
 def _told(result: TrainResult, recipe: Recipe) -> str:
     scores = {key: value for key, value in result.best.items() if key not in ("epoch", "learning_rate")}
     told = ", ".join(f"{key} {value:.4f}" for key, value in scores.items())
-    epochs = len(result.history)
-    return f"Best epoch {result.best['epoch']:.0f} of {epochs} by {recipe.monitor}: {told}\nRun: {result.run.path}"
+    return f"{kept_words(recipe, result.history)}: {told}\nRun: {result.run.path}"
 
 
 class Say:

@@ -3,7 +3,6 @@
 It is trained by `customcnn.training.train`, as everything here is, in a temporary run directory.
 """
 
-import random
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -146,8 +145,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
                 images = [*images, *held]
                 parts = ["train"] * len(numbers) + ["validation"] * len(held)
                 numbers = np.concatenate([numbers, self._numbers(known)])
-            with _untouched_randomness():
-                self._train(images, numbers, parts, recipe)
+            self._train(images, numbers, parts, recipe)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -395,14 +393,3 @@ def _value_errors() -> Iterator[None]:
         raise
     except CustomCNNError as error:
         raise InvalidInput(str(error)) from None
-
-
-@contextmanager
-def _untouched_randomness() -> Iterator[None]:
-    """Give the global generators back as they were: a training seeds them, and a search would draw alike each time."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)

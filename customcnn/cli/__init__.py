@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given, quiet = _taken_out(given, "-q", "--quiet")
     try:
         with quietly(quiet):
-            sys.exit(cli.main(given, prog_name="customcnn", standalone_mode=False) or 0)
+            sys.exit(cli.main(given, prog_name="customcnn", standalone_mode=False, obj=given) or 0)
     except click.Abort:
         message, status = "Stopped.", 130
         error: BaseException | None = None

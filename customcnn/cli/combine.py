@@ -6,7 +6,7 @@ import click
 
 from customcnn.cli.data import FOLDER, workers_option
 from customcnn.cli.networks import device_option, model_option, print_training, settings_option
-from customcnn.cli.output import json_option, print_json, say, table
+from customcnn.cli.output import json_option, print_json, resumable, say, table
 from customcnn.cli.results import weights_option
 from customcnn.progress import terminal
 
@@ -52,18 +52,21 @@ def pretrain(
     given = parse_settings(settings) | {key: value for key, value in options.items() if value is not None}
     recipe = autoencoder_recipe(given)
     run = RunDir(out or Path("runs") / f"{recipe.model}-autoencoder")
+    if resume:
+        run.require_begun()
     if resume and run.exists():
         recipe = autoencoder_recipe(given, run.read_recipe())
-    result = run_pretraining(
-        with_known_groups(scan(data)),
-        run,
-        recipe,
-        resume=resume,
-        replace_run=replace,
-        workers=workers,
-        progress=terminal,
-        say=say,
-    )
+    with resumable(run.recipe, resume):
+        result = run_pretraining(
+            with_known_groups(scan(data)),
+            run,
+            recipe,
+            resume=resume,
+            replace_run=replace,
+            workers=workers,
+            progress=terminal,
+            say=say,
+        )
     print_training(result, recipe, as_json, digits=5)
 
 

@@ -8,7 +8,7 @@ import click
 
 from customcnn.cli.cluster_options import spread_options, spreading
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
-from customcnn.cli.output import json_option, print_json, say, say_place, table
+from customcnn.cli.output import json_option, print_json, resumable, say, say_place, table
 from customcnn.cli.search import given, recipe_options, refuse_both
 from customcnn.progress import terminal
 
@@ -75,7 +75,7 @@ def leakage(
 
     refuse_both(resume, replace)
     out = out or Path("runs") / "leakage"
-    begun = (series(out).settings() if resume else None) or {}
+    begun = series(out).begun() if resume else {}
     base = parse_recipe(begun["recipe"], str(out)) if begun else None
     asked: dict[str, Any] = {"seeds": seeds, "test": test, "ratio": ratio, "seed": seed, "weights": weights}
     chosen: dict[str, Any] = {
@@ -83,7 +83,8 @@ def leakage(
     }
     images = read_data(data, group_pattern, groups, skip_bad=skip_bad, workers=workers)
     whole = load_recipe(recipe, given(settings, options), base)
-    with spreading(on, cpus, gpus, data, out) as (spread, tell):
+    mark = series(out).settings_file
+    with resumable(mark, resume), spreading(on, cpus, gpus, data, out) as (spread, tell):
         result = price_leak(
             images,
             out,

@@ -9,7 +9,7 @@ import click
 from customcnn.cli import completion
 from customcnn.cli.cluster_options import FOLDER_OR_ADDRESS
 from customcnn.cli.data import FOLDER, workers_option
-from customcnn.cli.output import json_option, print_json, say, table
+from customcnn.cli.output import json_option, print_json, resumable, say, table
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
@@ -170,23 +170,28 @@ def train(
     given = parse_settings(settings) | {key: value for key, value in options.items() if value is not None}
     chosen = load_recipe(recipe, given)
     run = RunDir(out or Path("runs") / chosen.model)
+    if resume and place is None:
+        run.require_begun()
+    elif resume and not run.exists():  # a job may be started again before it has written anything
+        say(f"There is no run in {run.path} yet: the training begins.")
     if resume and run.exists():
         chosen = load_recipe(recipe, given, run.read_recipe())
-    result = run_training(
-        with_known_groups(scan(data)),
-        run,
-        chosen,
-        resume=resume,
-        replace_run=replace,
-        no_pack=no_pack,
-        replicas=parse_devices(devices),
-        rank=place,
-        workers=workers,
-        progress=terminal,
-        say=say,
-        # A question goes where the JSON would.
-        ask=click.confirm if sys.stdin.isatty() and sys.stdout.isatty() and not as_json else None,
-    )
+    with resumable(run.recipe, resume):
+        result = run_training(
+            with_known_groups(scan(data)),
+            run,
+            chosen,
+            resume=resume,
+            replace_run=replace,
+            no_pack=no_pack,
+            replicas=parse_devices(devices),
+            rank=place,
+            workers=workers,
+            progress=terminal,
+            say=say,
+            # A question goes where the JSON would.
+            ask=click.confirm if sys.stdin.isatty() and sys.stdout.isatty() and not as_json else None,
+        )
     if place is None or place.number == 0:
         print_training(result, chosen, as_json)
 
@@ -200,6 +205,8 @@ def print_training(result: "TrainResult", recipe: "Recipe", as_json: bool, digit
         as_json: whether to print JSON.
         digits: behind the point of the scores in the text.
     """
+    from customcnn.recipe.monitor import kept_words
+
     best, epochs = result.best, len(result.history)
     if as_json:
         print_json(
@@ -208,6 +215,7 @@ def print_training(result: "TrainResult", recipe: "Recipe", as_json: bool, digit
                 "model": recipe.model,
                 "epochs": epochs,
                 "monitor": recipe.monitor,
+                "keep": recipe.keep,
                 **best,
                 "leakage": result.leakage.as_dict(),
                 "notes": result.notes,
@@ -216,7 +224,7 @@ def print_training(result: "TrainResult", recipe: "Recipe", as_json: bool, digit
     else:
         scores = {key: value for key, value in best.items() if key not in ("epoch", "learning_rate")}
         told = ", ".join(f"{key} {value:.{digits}f}" for key, value in scores.items())
-        click.echo(f"Best epoch {best['epoch']:.0f} of {epochs} by {recipe.monitor}: {told}")
+        click.echo(f"{kept_words(recipe, result.history)}: {told}")
         click.echo(f"Run: {result.run.path}")
     for note in result.notes:
         say(f"Warning: {note}")

@@ -3,8 +3,11 @@
 import json
 import math
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -62,6 +65,35 @@ def say_skipped(skipped: Sequence[tuple[str, str]]) -> None:
 def say_place(what: str, path: object, as_json: bool) -> None:
     """Print where the results are: below them, or beside JSON as a note."""
     say(f"{what}: {path}") if as_json else click.echo(f"{what}: {path}")
+
+
+@contextmanager
+def resumable(mark: Path, resume: bool) -> Iterator[None]:
+    """After Ctrl-C say how to go on: with the command that was given, and --resume.
+
+    Args:
+        mark: the file that a call writes as soon as there is something to go on with.
+        resume: whether this call goes on itself; else a mark from before it is that of an older run.
+    """
+    before = _stamp(mark)
+    try:
+        yield
+    except KeyboardInterrupt:
+        words = click.get_current_context().find_root().obj
+        now = _stamp(mark)
+        if words and now and (resume or now != before):
+            kept = [word for word in words if word not in ("--replace", "--resume")]
+            end = kept.index("--") if "--" in kept else len(kept)
+            say(f"Go on with: {shlex.join(['customcnn', *kept[:end], '--resume', *kept[end:]])}")
+        raise
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def print_json(found: object) -> None:

@@ -128,6 +128,8 @@ def evaluate(
         log_scores(RunDir(run), result.metrics, say)
     if result.metrics["chosen_on_this_part"]:
         say(note_line(CHOSEN_HERE))
+    elif result.metrics["part"] == "validation" and result.metrics["weights"] == "best":
+        say("Note: this part has not chosen the epoch that was kept.")
     if result.metrics["calibrated_on_this_part"]:
         say("Note: the temperature was fitted on this part; the calibration says little here.")
     if not result.leakage.groups_known:

@@ -9,7 +9,7 @@ import click
 from customcnn.cli.cluster_options import spread_options, spreading
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
 from customcnn.cli.networks import device_option, model_option, settings_option
-from customcnn.cli.output import GROUPS_UNKNOWN, json_option, print_json, say, say_place, table
+from customcnn.cli.output import GROUPS_UNKNOWN, json_option, print_json, resumable, say, say_place, table
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
@@ -110,11 +110,12 @@ def crossval(
 
     refuse_both(resume, replace)
     out = out or Path("runs") / "crossval"
-    begun = (series(out).settings() if resume else None) or {}
+    begun = series(out).begun() if resume else {}
     base = parse_recipe(begun["recipe"], str(out)) if begun else None
     images = read_data(data, group_pattern, groups, skip_bad=skip_bad, workers=workers)
     whole = load_recipe(recipe, given(settings, options), base)
-    with spreading(on, cpus, gpus, data, out) as (spread, tell):
+    mark = series(out).settings_file
+    with resumable(mark, resume), spreading(on, cpus, gpus, data, out) as (spread, tell):
         result = run_crossval(
             images,
             out,
@@ -230,9 +231,10 @@ def tune(
 
     refuse_both(resume, replace)
     out = out or Path("runs") / "tune"
-    begun = (series(out).settings() if resume else None) or {}
+    begun = series(out).begun() if resume else {}
     images, space = with_known_groups(scan(data)), _space(recipe, given(settings, options), begun)
-    with spreading(on, cpus, gpus, data, out) as (spread, tell):
+    mark = series(out).settings_file
+    with resumable(mark, resume), spreading(on, cpus, gpus, data, out) as (spread, tell):
         result = run_search(
             images,
             out,

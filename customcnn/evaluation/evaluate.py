@@ -92,6 +92,8 @@ def evaluate(
             know, a positive class that is none of two, or a rule where no threshold can be chosen.
     """
     atomic.refuse_non_empty(out or run.path, True)
+    if out is not None:
+        atomic.refuse_inside(data.root, out)
     if resamples < 1:
         raise CustomCNNError(f"Intervals need a resample at least. Received: --resamples {resamples}. Give 1 or more.")
     path = run.weights(weights)
@@ -327,7 +329,8 @@ def _write(
     title = f"{info.model}, {which} of {scored.root.resolve().name}"
     plot_confusion(metrics["confusion_matrix"], info.classes, target.confusion, title=title, notes=beside)
     write_figures(metrics["clinical"], target.path, title=title, notes=beside)
-    plot_reliability({which: metrics["calibration"]}, target.reliability, title=title, notes=beside)
     history = run.read_history()
     if history:
         plot_curves(history, target.curves, notes=run_notes(run.read_manifest()))
+    # The last file: where it is there, all are. A fold without it is scored again.
+    plot_reliability({which: metrics["calibration"]}, target.reliability, title=title, notes=beside)

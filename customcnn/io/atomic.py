@@ -325,6 +325,15 @@ def is_incomplete(folder: Folder) -> bool:
     return isinstance(folder, Address) and (folder / MARK).is_file()
 
 
+def refuse_inside(data: Folder, out: Path) -> None:
+    """Raise CustomCNNError where results would lie in the folder of the images: the next command would refuse it."""
+    if isinstance(data, Path) and out.resolve().is_relative_to(data.resolve()):
+        raise CustomCNNError(
+            f"Results lie outside the folder of the images. Received: {show(out)} inside {show(data)}. "
+            f"Choose another --out, such as {show(os.path.relpath(data.resolve().parent / out.name))}."
+        )
+
+
 def refuse_overlap(src: Folder, dst: Folder) -> None:
     """Raise CustomCNNError where one folder lies inside the other: work on one would change the other."""
     if isinstance(src, Path) != isinstance(dst, Path):

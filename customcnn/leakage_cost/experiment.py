@@ -17,6 +17,7 @@ from customcnn.io.atomic import write_text
 from customcnn.leakage_cost.jackknife import METHOD, group_confusions, summarize
 from customcnn.leakage_cost.paired_splits import WAYS, Arms, check_data, make_arms
 from customcnn.progress import Progress, silent
+from customcnn.recipe.monitor import chosen_by_validation
 from customcnn.recipe.recipe import Recipe, flat
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from customcnn.runs.series import Series, forget_networks, hash_images, pack_once, spoken_once
@@ -118,7 +119,7 @@ def price_leak(
     speak = spoken_once(say)
     if data.drawn:
         say(f"Warning: {DRAWN}")
-    with series(out).opened(settings, resume=resume, replace=replace_old, free=FREE):
+    with series(out).opened(data, settings, resume=resume, replace=replace_old, free=FREE):
         arms = [make_arms(data, test=test, ratio=ratio, seed=seed + i) for i in range(seeds)]
         networks = [
             Network(both.seed, number, by, both.by[by], replace(recipe, seed=(recipe.seed + number) % SEEDS))
@@ -236,7 +237,8 @@ def _sizes(images: Manifest) -> dict[str, int]:
 def _finished(run: RunDir, recipe: Recipe, images: Manifest) -> bool:
     """Tell whether a run was trained by this recipe on these images, and scored on both parts."""
     scored = ((run, "validation"), (_tested(run), "test"))
-    if not run.exists() or not all(p.is_file() for at, _ in scored for p in (at.metrics, at.confusion, at.predictions)):
+    marks = [path for at, _ in scored for path in (at.metrics, at.reliability, at.predictions)]
+    if not run.exists() or not all(path.is_file() for path in marks):
         return False
     old, new = flat(run.read_recipe()), flat(recipe)
     if any(old[key] != new[key] for key in new if key not in ("device", "tensorboard", "mlflow")):
@@ -250,7 +252,7 @@ def _finished(run: RunDir, recipe: Recipe, images: Manifest) -> bool:
 def _mark_open(run: RunDir) -> None:
     """Remove what marks a finished run: scores from before more epochs."""
     for at in (run, _tested(run)):
-        for path in (at.metrics, at.confusion):
+        for path in (at.metrics, at.reliability):
             path.unlink(missing_ok=True)
 
 
@@ -316,7 +318,7 @@ def _collect(out: Path, data: Manifest, arms: Sequence[Arms], recipe: Recipe, se
         "classes": classes,
         "model": recipe.model,
         "epochs": recipe.epochs,
-        "chosen_on_validation": settings["weights"] == "best" and recipe.monitor.startswith("val_"),
+        "chosen_on_validation": settings["weights"] == "best" and chosen_by_validation(recipe),
         "drawn": drawn,
         "notes": notes,
         "interval": {"level": LEVEL, "method": METHOD},

@@ -18,6 +18,7 @@ from customcnn.io.atomic import write_text
 from customcnn.metrics.scores import evaluate_predictions
 from customcnn.model_selection.folds import USED, Fold, make_folds
 from customcnn.progress import Progress, silent
+from customcnn.recipe.monitor import chosen_by_validation
 from customcnn.recipe.recipe import Recipe, flat
 from customcnn.runs.run_dir import RunDir, rows_to_csv
 from customcnn.runs.series import Series, forget_networks, hash_images, pack_once, spoken_once
@@ -117,7 +118,7 @@ def crossval(
         "recipe": flat(recipe),
     }
     speak = spoken_once(say)
-    with series(out).opened(settings, resume=resume, replace=replace_old, free=FREE):
+    with series(out).opened(data, settings, resume=resume, replace=replace_old, free=FREE):
         open_folds = [part for part in parts if not _finished(RunDir(out / f"fold-{part.number}"), recipe, part)]
         if not open_folds:
             say(f"Nothing to do: {len(parts)} folds are trained and scored.")
@@ -178,7 +179,7 @@ def _train_fold(
         shared: whether other processes may pack the same images now.
     """
     run = RunDir(out / f"fold-{part.number}")
-    for path in (run.metrics, run.confusion):
+    for path in (run.metrics, run.reliability):
         path.unlink(missing_ok=True)  # from an evaluation before more epochs: they mark a finished fold
     if shared:
         pack_once(part.manifest, input_size(recipe), workers, progress)
@@ -203,7 +204,7 @@ def series(out: Path) -> Series:
 
 def _finished(run: RunDir, recipe: Recipe, fold: Fold) -> bool:
     """Tell whether a fold was trained by this recipe and scored on its images."""
-    if not (run.exists() and run.metrics.is_file() and run.confusion.is_file() and run.predictions.is_file()):
+    if not (run.exists() and run.metrics.is_file() and run.reliability.is_file() and run.predictions.is_file()):
         return False
     old, new = flat(run.read_recipe()), flat(recipe)
     if any(old[key] != new[key] for key in new if key not in ("device", "tensorboard", "mlflow")):
@@ -254,7 +255,7 @@ def _collect(
         "model": recipe.model,
         **{key: settings[key] for key in ("weights", "data", "by", "seed")},
         "part": "out of fold",
-        "chosen_on_this_part": settings["weights"] == "best" and recipe.monitor.startswith("val_"),
+        "chosen_on_this_part": settings["weights"] == "best" and chosen_by_validation(recipe),
         "drawn": metrics["drawn"],
         "leakage": leakage.as_dict(),
         "notes": beside,

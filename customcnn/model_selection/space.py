@@ -9,7 +9,7 @@ from customcnn.errors import CustomCNNError, show
 from customcnn.recipe.recipe import KEYS, TABLES, Recipe, load_recipe, parse_recipe, read_recipe
 
 TABLE = "search"
-FIXED = ("monitor", "device", "tensorboard", "mlflow")
+FIXED = ("monitor", "keep", "device", "tensorboard", "mlflow")
 """Keys that are the same for all trials: what compares them, and what touches no score."""
 
 

@@ -119,7 +119,7 @@ def tune(
     }
     free = frozenset({"trials", "given.source", "given.values", "given.settings"})
     with (
-        series(out).opened(settings, resume=resume, replace=replace_old, free=free),
+        series(out).opened(data, settings, resume=resume, replace=replace_old, free=free),
         open_study(out, base.monitor) as study,
     ):
         search = Search(study, space, method, seed, several=spread is not None)

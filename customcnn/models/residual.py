@@ -10,6 +10,9 @@ from customcnn.models.blocks import CHANNELS_LAST, predictions, rgb_input
 WIDTHS = (32, 64, 128, 192)
 """Channels of the stages. Each halves the height and width, but for the first, whose input the stem has halved."""
 
+MOMENTUM = 0.9
+"""Of the moving averages of batch normalisation: they remember some 10 steps, for the trainings are short."""
+
 
 def residual(
     classes: int, input_size: tuple[int, int], dropout: float = 0.3, normalize: str = "own", center_crop: int = 0
@@ -33,7 +36,7 @@ def residual(
     """
     image, x = rgb_input(input_size, normalize, center_crop)
     # The images' own mean and deviation: backgrounds are black in one data set and white in the next.
-    x = layers.BatchNormalization(axis=-1, center=False, scale=False, name="input_bn")(x)
+    x = layers.BatchNormalization(axis=-1, momentum=MOMENTUM, center=False, scale=False, name="input_bn")(x)
     # 96, 96, 3
     x = layers.ReLU(name="stem_relu")(_conv_bn(x, WIDTHS[0], 3, "stem", stride=2))
     # 48, 48, 32
@@ -73,5 +76,4 @@ def _conv_bn(x: keras.KerasTensor, filters: int, size: int, name: str, stride: i
     conv = layers.Conv2D(
         filters, size, strides=stride, padding="same", use_bias=False, data_format=CHANNELS_LAST, name=name
     )
-    # Half of the usual memory: the trainings are short.
-    return layers.BatchNormalization(axis=-1, momentum=0.95, name=f"{name}_bn")(conv(x))
+    return layers.BatchNormalization(axis=-1, momentum=MOMENTUM, name=f"{name}_bn")(conv(x))

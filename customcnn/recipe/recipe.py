@@ -23,6 +23,8 @@ CHOICES = {
     "precision": ("auto", "float32", "bfloat16", "float16"),
     "device": ("auto", "cpu", "gpu"),
     "monitor": ("val_accuracy", "val_loss", "accuracy", "loss"),
+    "keep": ("best", "first-best", "best-smoothed", "last"),
+    "statistics": ("auto", "measured", "moving"),
     "mlflow": ("none", "logs", "weights"),
 }
 
@@ -61,7 +63,13 @@ class Recipe:
         epochs: how many times every training image is seen.
         batch_size: images in a step.
         seed: of the weights, the order of the images, augmentation and dropout.
+        statistics: what batch normalisation normalises by when the network is scored and kept: "moving" averages over
+            the steps, as Keras has them; "measured" anew on up to 512 training images before each validation; "auto"
+            measures them where an epoch has too few steps for the averages to follow.
         monitor: what chooses best.keras and what early stopping watches.
+        keep: the epoch of best.keras: the "best" by `monitor`, of equals the one with the lowest val_loss;
+            "first-best", of equals the first, as in Keras; "best-smoothed", by the mean of `monitor` over an epoch and
+            the two before it; or the "last".
         patience: stop after so many epochs without a better `monitor`; 0 never stops early.
         positive: the positive class of two; "" for `all` of C-NMC's all and hem, else for the second in alphabetical
             order.
@@ -101,7 +109,9 @@ class Recipe:
     epochs: int = 100
     batch_size: int = 30
     seed: int = 120
+    statistics: str = "auto"
     monitor: str = "val_accuracy"
+    keep: str = "best"
     patience: int = 0
     positive: str = ""
     precision: str = "auto"
@@ -135,6 +145,8 @@ class Recipe:
         if self.batch_size >= 1 and self.batch_size % self.sampling.shards:
             rules["batch_size"] = (False, f"a multiple of sampling.shards, which is {self.sampling.shards}")
         rules |= {key: one_of(getattr(self, key), words) for key, words in CHOICES.items()}
+        if self.keep == "best-smoothed" and self.schedule.kind == "lra":
+            rules["keep"] = (False, "best or last with the schedule lra, which chooses the best epoch by itself")
         require(self, "", rules)
 
     def to_toml(self) -> str:

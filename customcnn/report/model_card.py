@@ -6,6 +6,7 @@ from typing import Any
 
 from customcnn.errors import printable
 from customcnn.metrics.scores import HEADLINES, PER_CLASS, recall_names
+from customcnn.recipe.monitor import kept_words
 from customcnn.report.prediction_sections import calibration_state
 from customcnn.report.run_facts import NO_GROUPS, NOT_MEDICAL, RunFacts
 from customcnn.report.run_sections import between, counted, figures
@@ -73,9 +74,10 @@ def _details(found: RunFacts) -> list[str]:
         names = ", ".join(f"{text(row['model'])} ({float(row['weight']):.3f})" for row in found.members)
         values["an ensemble of"] = f"{names}; the numbers are weights"
     else:
+        kept = f"; kept: {text(kept_words(recipe, found.history)).lower()}" if found.history else ""
         values |= {
             "weights to begin with": text(recipe.weights),
-            "trained for": f"{counted(len(found.history), 'epoch')}, the best by {text(recipe.monitor)} is kept",
+            "trained for": f"{counted(len(found.history), 'epoch')}{kept}",
             "optimizer": f"{text(recipe.optimizer)}, learning rate {recipe.learning_rate:g}, "
             f"batches of {recipe.batch_size}",
             "seed": recipe.seed,

@@ -5,16 +5,17 @@ import io
 import os
 import shutil
 import tomllib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from customcnn.data.manifest import Manifest, read_manifest, read_rows
 from customcnn.errors import CustomCNNError, show
-from customcnn.io.atomic import write_text
+from customcnn.io.atomic import Busy, lock_folder, write_text
 from customcnn.io.csv_cells import as_text
+from customcnn.recipe.monitor import chosen_by_validation
 from customcnn.recipe.recipe import Recipe, parse_recipe
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class RunDir:
 
     @property
     def best(self) -> Path:
-        """The network after the epoch that was best by the recipe's monitor."""
+        """The network after the epoch that the recipe's `keep` chose."""
         return self.path / "best.keras"
 
     @property
@@ -133,8 +134,46 @@ class RunDir:
                 "Choose another --out."
             )
 
-    def remove(self) -> None:
-        """Delete a run.
+    def require_begun(self) -> None:
+        """Refuse to go on with nothing: a mistyped name would begin a training anew.
+
+        Raises:
+            CustomCNNError: the folder is missing or empty.
+        """
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            raise CustomCNNError(
+                f"--resume goes on with a run. Received: {show(self.path)}, where there is none. "
+                "Check --out, or leave out --resume to begin one."
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder and keep other trainings out of it; where it stays empty, it goes again.
+
+        The lock is the system's: it ends with the process, however that ends.
+
+        Raises:
+            Busy: another process writes this run now.
+        """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = lock_folder(self.path)
+        except (BlockingIOError, FileNotFoundError):  # not found: another process has just given it up
+            raise Busy(
+                f"A run is written by one process at a time. Received: {show(self.path)}, which another process is "
+                "training now. Wait for it, or choose another --out."
+            ) from None
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # not empty
+                for folder in made:
+                    folder.rmdir()
+            os.close(lock)
+
+    def clear(self) -> None:
+        """Delete what a run holds, and leave its folder.
 
         Raises:
             CustomCNNError: as by `require_run`.
@@ -147,8 +186,6 @@ class RunDir:
             elif entry != self.recipe:
                 entry.unlink()
         self.recipe.unlink()
-        with suppress(OSError):  # the folder itself may be a mount point or a symlink; it is empty now
-            self.path.rmdir()
 
     def read_recipe(self) -> Recipe:
         """Read recipe.toml."""
@@ -159,8 +196,8 @@ class RunDir:
         return parse_recipe(values, show(self.recipe))
 
     def chosen_by_validation(self) -> bool:
-        """Tell whether the best epoch is the one that is best on the validation part."""
-        return self.read_recipe().monitor.startswith("val_")
+        """Tell whether the scores on the validation part have chosen the epoch that is kept."""
+        return chosen_by_validation(self.read_recipe())
 
     def read_manifest(self) -> Manifest:
         """Read manifest.csv."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customcnn.backend import devices
+from customcnn.backend.randomness import kept_generators
 from customcnn.errors import CustomCNNError, show
 from customcnn.metrics.conformal import METHODS, Conformal
 from customcnn.metrics.out_of_distribution import Novelty
@@ -181,6 +182,7 @@ def read_classifier(path: Path) -> ModelInfo:
     return info
 
 
+@kept_generators()
 def load_model(path: Path, *, whole: bool = False) -> "keras.Model":
     """Load a .keras file, in a precision that this machine has (see `devices.suited`).
 

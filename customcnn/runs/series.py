@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from customcnn.data.image_state import image_state, image_state_differs
 from customcnn.data.manifest import Manifest
 from customcnn.data.pack import pack
 from customcnn.errors import CustomCNNError, show
-from customcnn.io.atomic import Busy, lock_folder, sha256, write_text
+from customcnn.io.atomic import Busy, lock_folder, refuse_inside, sha256, write_text
 from customcnn.progress import Progress
+
+STATE = "files"
+"""The setting that says what the images' files were, from `image_state`."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,33 @@ class Series:
             ) from None
         return found
 
+    def begun(self) -> dict[str, Any]:
+        """Return the settings of the series to go on with; none where a kill came before they were written.
+
+        Raises:
+            CustomCNNError: the folder is missing or empty, or the settings are damaged.
+        """
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            raise CustomCNNError(
+                f"--resume goes on with a {self.what}. Received: {show(self.path)}, where there is none. "
+                "Check --out, or leave out --resume to begin one."
+            )
+        return self.settings() or {}
+
     @contextmanager
     def opened(
-        self, settings: Mapping[str, Any], *, resume: bool, replace: bool, free: frozenset[str] = frozenset()
+        self,
+        data: Manifest,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool,
+        replace: bool,
+        free: frozenset[str] = frozenset(),
     ) -> Iterator[None]:
         """Make the folder, or take it up again, and keep other processes out of it.
 
         Args:
+            data: its images.
             settings: what decides the series, ready for JSON; `images` is a hash, see `hash_images`.
             resume: go on with what is there; start where there is nothing.
             replace: delete what is there.
@@ -70,6 +94,7 @@ class Series:
         Raises:
             CustomCNNError: something else is in the way, the settings differ, or another process is at it.
         """
+        refuse_inside(data.root, self.path)
         settings = json.loads(json.dumps(settings))
         self._check(settings, resume, replace, free)
         self.path.mkdir(parents=True, exist_ok=True)
@@ -78,7 +103,9 @@ class Series:
             self._check(settings, resume, replace, free)  # again: who held the lock before may have written meanwhile
             if replace:
                 self._clear()
-            write_text(self.settings_file, json.dumps(settings, indent=2) + "\n")
+            elif image_state_differs(data, (self.settings() or {}).get(STATE)):
+                raise self._other_images(settings)
+            write_text(self.settings_file, json.dumps({**settings, STATE: image_state(data)}, indent=2) + "\n")
             try:
                 yield
             except BaseException:
@@ -118,19 +145,22 @@ class Series:
             self._compare(settings, old, free)
 
     def _compare(self, settings: Mapping[str, Any], old: Mapping[str, Any], free: frozenset[str]) -> None:
-        new, kept = _flat(settings), _flat(old)
+        new, kept = _flat(settings), _flat({key: value for key, value in old.items() if key != STATE})
         # Where the data lies does not matter, what it is does.
         changed = [key for key in {**new, **kept} if key not in {"data", *free} and new.get(key) != kept.get(key)]
         if changed == ["images"]:
-            raise CustomCNNError(
-                f"A {self.what} is resumed on its own images. Received: {show(str(settings.get('data')))}, not as they "
-                f"were when {show(self.path)} began. Choose another --out."
-            )
+            raise self._other_images(settings)
         if changed:
             pairs = [f"{key} {new.get(key)!r} where it was {kept.get(key)!r}" for key in changed if key != "images"]
             raise CustomCNNError(
                 f"A {self.what} is resumed with its own settings. Received: {', '.join(pairs)}. Choose another --out."
             )
+
+    def _other_images(self, settings: Mapping[str, Any]) -> CustomCNNError:
+        return CustomCNNError(
+            f"A {self.what} is resumed on its own images. Received: {show(str(settings.get('data')))}, not as they "
+            f"were when {show(self.path)} began. Choose another --out."
+        )
 
     def _leave(self) -> None:
         """Remove the folder where no run has begun in it: the same command, put right, then starts afresh."""

@@ -20,7 +20,7 @@ from customcnn.runs.saved_model import ModelInfo, load_model
 from customcnn.training.batches import batches
 from customcnn.training.classification import Task, input_size, new_model, require_parts
 from customcnn.training.optimizer import optimizer
-from customcnn.training.train import TrainResult, carry_out
+from customcnn.training.train import TrainResult, carry_out, kept_apart
 from customcnn.training.warm_start import TakenOver
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 USED = (
     *("model", "input_size", "weights", "batch_norm", "normalize", "optimizer", "learning_rate", "momentum"),
-    *("clip_norm", "epochs", "batch_size", "seed", "monitor", "patience", "precision", "device"),
+    *("clip_norm", "epochs", "batch_size", "seed", "statistics", "monitor", "keep", "patience"),
+    *("precision", "device"),
 )
 """Recipe keys that mean something here, beside those of [schedule]; the others belong to labels and classifiers."""
 
@@ -125,21 +126,22 @@ def pretrain(
         lambda model: _compile(model, recipe),
         lambda packed, model, devices, job: _batches(packed, recipe),
     )
-    result = carry_out(
-        task,
-        data,
-        run,
-        recipe,
-        resume=resume,
-        replace_run=replace_run,
-        workers=workers,
-        progress=progress,
-        say=say,
-    )
-    packed = pack(data, size, workers=workers)
-    rows = packed.rows("validation")
-    chosen = rows[np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).round().astype(int)]
-    write_reconstructions(load_model(run.best), packed.images[chosen], run.path / "reconstructions.png")
+    with kept_apart(run, data):
+        result = carry_out(
+            task,
+            data,
+            run,
+            recipe,
+            resume=resume,
+            replace_run=replace_run,
+            workers=workers,
+            progress=progress,
+            say=say,
+        )
+        packed = pack(data, size, workers=workers)
+        rows = packed.rows("validation")
+        chosen = rows[np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).round().astype(int)]
+        write_reconstructions(load_model(run.best), packed.images[chosen], run.path / "reconstructions.png")
     return result
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from customcnn.backend.fused_batch_norm import batch_norms
 from customcnn.backend.process_group import ALONE, Job, copy_values
 from customcnn.errors import CustomCNNError
 from customcnn.progress import Progress
@@ -22,6 +23,10 @@ from customcnn.runs.run_dir import RunDir, link_or_copy
 from customcnn.runs.saved_model import ModelInfo, load_model, read_info
 from customcnn.training.async_checkpoint import Checkpointer
 from customcnn.training.loggers import MlflowRun, log_epoch
+
+MEMORIES = 5
+"""Where an epoch has so many times the steps that batch normalisation remembers, its moving averages are up to date:
+what they hold from before the epoch weighs less than exp(-5), below 1 %."""
 
 COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
@@ -211,6 +216,66 @@ class Stopper(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+def trained_batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """Return the batch normalisations whose statistics follow the training: not those that are frozen."""
+    return [layer for layer in batch_norms(model) if layer.trainable]
+
+
+def measure_statistics(model: keras.Model, images: Callable[[], Iterator[np.ndarray]]) -> None:
+    """Give batch normalisation the mean of its statistics over some batches, in place of the moving averages.
+
+    Args:
+        model: any network.
+        images: yields the batches, uint8 (N, H, W, 3).
+
+    Reference:
+        Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv:2105.07576, section 3 (precise BatchNorm).
+    """
+    momenta = {layer: layer.momentum for layer in trained_batch_norms(model)}
+    if not momenta:
+        return
+    try:
+        for done, batch in enumerate(images()):
+            for layer in momenta:
+                layer.momentum = done / (done + 1)  # the plain mean over all batches
+            model(batch, training=True)
+    finally:
+        for layer, momentum in momenta.items():
+            layer.momentum = momentum
+
+
+def measures_statistics(recipe: Recipe, model: keras.Model, steps: int) -> bool:
+    """Tell whether `FreshStatistics` is needed: `MovingAverage` measures the statistics of its average itself.
+
+    Args:
+        recipe: its `statistics` "auto" asks for them where the moving averages do not follow the weights. These
+            remember about 1 / (1 - momentum) steps, 100 with Keras's .99; an epoch of `MEMORIES` times as many is
+            enough.
+        model: the network.
+        steps: of an epoch.
+    """
+    if recipe.ema or recipe.statistics == "moving":
+        return False
+    always = recipe.statistics == "measured"
+    return any(always or steps * (1 - layer.momentum) < MEMORIES for layer in trained_batch_norms(model))
+
+
+class FreshStatistics(keras.callbacks.Callback):
+    """Measure the statistics of batch normalisation anew before each scoring: what is scored is what is kept.
+
+    The training itself never uses them. In a short one the moving averages lag behind weights that change fast, and
+    the network looks untrained on images that it knows.
+    """
+
+    def __init__(self, images: Callable[[], Iterator[np.ndarray]]) -> None:
+        super().__init__()
+        self.images = images
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Measure them."""
+        measure_statistics(self.model, self.images)
+
+
 class MovingAverage(keras.callbacks.Callback):
     """Score and save the moving average of the weights that the optimizer keeps, and train on the weights themselves.
 
@@ -236,7 +301,7 @@ class MovingAverage(keras.callbacks.Callback):
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """Put the average into the network, with statistics of its own."""
         self._swap()
-        self._measure()
+        measure_statistics(self.model, self.images)
 
     def on_test_end(self, logs: dict[str, float] | None = None) -> None:
         """Put the trained weights back."""
@@ -248,18 +313,6 @@ class MovingAverage(keras.callbacks.Callback):
         self._swap()
         yield
         self._swap()
-
-    def _measure(self) -> None:
-        layers = [layer for layer in self.model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-        momenta = {layer: layer.momentum for layer in layers if layer.trainable}
-        if not momenta:
-            return
-        for done, batch in enumerate(self.images()):
-            for layer in momenta:
-                layer.momentum = done / (done + 1)  # the plain mean over all batches
-            self.model(batch, training=True)
-        for layer, momentum in momenta.items():
-            layer.momentum = momentum
 
     def _swap(self) -> None:
         outer = self.model.optimizer
@@ -382,7 +435,7 @@ def callbacks(
         progress: draws the bars.
         say: receives one line an epoch.
         ask: asks the user a question, yes or no; None where there is none to ask.
-        some: yields batches of training images, to measure the statistics of averaged weights on.
+        some: yields batches of training images, to measure the statistics of batch normalisation on.
         device: "cpu" or "gpu", where the network is trained.
         job: the processes that train it: only the first writes and logs.
         twin: see `Recorder`.

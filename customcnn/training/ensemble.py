@@ -108,7 +108,7 @@ def ensemble(
     model = soft_vote([load_model(member.file) for member in members], [member.weight for member in members], size)
     drawn = any(member.info.drawn for member in members)
     info = ModelInfo(NAME, first.classes, size, positive, drawn, sides=_sides(members))
-    with Staging(out.path, replace=replace_run) as work:
+    with out.locked(), Staging(out.path, replace=replace_run) as work:
         run = RunDir(work)
         save_model(model, info, run.best)
         trained.write(run.manifest)

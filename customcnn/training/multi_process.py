@@ -71,15 +71,17 @@ def agreed(recipe: Recipe, job: Job, replicas: int | None) -> Recipe:
             "Leave it out, and hide devices by CUDA_VISIBLE_DEVICES."
         )
     recipe = parse_recipe(tomllib.loads(job.from_first(recipe.to_toml)), "rank 0")
-    for key, bad in (
-        ("ema", recipe.ema > 0),
-        ("schedule.dwell", recipe.schedule.kind == "lra" and recipe.schedule.dwell),
+    for key, bad, other in (
+        ("ema", recipe.ema > 0, "0"),
+        ("statistics=measured", recipe.statistics == "measured", "moving"),
+        ("schedule.dwell", recipe.schedule.kind == "lra" and recipe.schedule.dwell, "false"),
     ):
         if bad:
             raise CustomCNNError(
                 f"Several processes train without {key}, which looks at all weights between the steps. Received: it is "
-                f"on. Set it to {'0' if key == 'ema' else 'false'}, or train in one process, with --devices."
+                f"on. Set it to {other}, or train in one process, with --devices."
             )
+    recipe = replace(recipe, statistics="moving")  # what "auto" comes to, written down: a resumed run does the same
     count = len(job.devices(devices.configure(recipe.device)))
     if recipe.sampling.shards == 1:
         recipe = replace(recipe, sampling=replace(recipe.sampling, shards=count))

@@ -1,8 +1,9 @@
 """Recipe and data in, run directory out: the only `fit()` of the package."""
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,13 +13,15 @@ from customcnn.backend import devices
 from customcnn.backend.data_parallel import find_devices, prepare_shared, spread_over
 from customcnn.backend.jax_processes import join
 from customcnn.backend.process_group import ALONE, Job
+from customcnn.backend.randomness import kept_generators
 from customcnn.backend.rank import Rank
+from customcnn.data.image_state import image_state, image_state_differs
 from customcnn.data.leakage import Leakage, find_leakage, notes
 from customcnn.data.manifest import Manifest
 from customcnn.data.pack import Packed, pack, stream
 from customcnn.errors import CustomCNNError, show, show_all
 from customcnn.images.decode import converted_note
-from customcnn.io.atomic import write_text
+from customcnn.io.atomic import refuse_inside, write_text
 from customcnn.progress import Progress, silent
 from customcnn.recipe.monitor import kept_epoch, stopped
 from customcnn.recipe.recipe import Recipe, flat
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     import keras
 
 STATISTICS = 512
-"""So many training images, or all, are taken to measure batch normalisation anew for averaged weights."""
+"""So many training images, or all, are taken to measure batch normalisation anew."""
 
 RESUMABLE = ("epochs", "device", "tensorboard", "mlflow")
 """Recipe keys that may change when a run is resumed: they do not touch what an epoch computes."""
@@ -100,7 +103,7 @@ def train(
         CustomCNNError: no training or validation part, a class without training images, a run in the way or of other
             data or another recipe, an input below the network's minimum, or a loss that is not finite.
     """
-    with join(rank) as job:
+    with join(rank) as job, kept_apart(run, data, job):
         if not job.first:
             progress, say, ask = silent, _unsaid, None
         recipe = agreed(recipe, job, replicas)
@@ -122,10 +125,31 @@ def train(
         )
 
 
+@contextmanager
+def kept_apart(run: RunDir, data: Manifest, job: Job = ALONE) -> Iterator[None]:
+    """Keep a run outside its data, and other processes out of the run, for as long as it is written.
+
+    Raises:
+        CustomCNNError: the run would lie in the folder of its images, or is a file.
+        Busy: another process writes it now.
+    """
+    with ExitStack() as stack:
+        job.from_first(lambda: _open(run, data, stack))
+        yield
+
+
+def _open(run: RunDir, data: Manifest, stack: ExitStack) -> None:
+    if run.path.is_file():
+        raise CustomCNNError(f"A run is a folder. Received: {show(run.path)}, which is a file. Choose another --out.")
+    refuse_inside(data.root, run.path)
+    stack.enter_context(run.locked())
+
+
 def _unsaid(line: str) -> None:
     """Say nothing: rank 0 does."""
 
 
+@kept_generators()
 def carry_out(
     task: Task,
     data: Manifest,
@@ -154,7 +178,7 @@ def carry_out(
         CustomCNNError: as `train` does, but for what is wrong with classes.
     """
     info = task.info
-    found = job.from_first(lambda: _prepare(run, recipe, data, info, resume=resume, replace_run=replace_run))
+    found = job.from_first(lambda: _prepare(run, recipe, data, info, say, resume=resume, replace_run=replace_run))
     resumed = ModelInfo(**found) if found else None
     same_data(data, job)
     leakage = find_leakage(data.part("train").records, data.part("validation").records, "validation")
@@ -188,7 +212,7 @@ def carry_out(
         fed = task.batches(packed, model, len(shared), job)
         if _ended(info, recipe, stop) is None:
             # The run is written, and an old one deleted, only now: what fails before leaves everything as it was.
-            job.from_first(lambda: _begin(run, recipe, data, taken, replace_run))
+            job.from_first(lambda: _begin(run, recipe, data, taken, fresh=resumed is None))
         history = _fit(model, fed, run, recipe, info, device, progress, say, ask, job, twin, stop)
     if job.first:
         _end(run, recipe, history, notes(data, leakage), say)
@@ -216,14 +240,13 @@ def _end(
         loggers.log_end(run, recipe, history, say)
 
 
-def _begin(run: RunDir, recipe: Recipe, data: Manifest, taken: TakenOver | None, replace_run: bool) -> None:
-    if replace_run and run.exists():
-        run.remove()
+def _begin(run: RunDir, recipe: Recipe, data: Manifest, taken: TakenOver | None, *, fresh: bool) -> None:
+    if fresh and run.exists():
+        run.clear()
     # The recipe comes first: it is what makes the folder a run, which may be resumed or replaced.
-    run.path.mkdir(parents=True, exist_ok=True)
     write_text(run.recipe, recipe.to_toml())
     data.write(run.manifest)
-    environment = {**devices.environment(), "data": str(data.root.resolve())}
+    environment = {**devices.environment(), "data": str(data.root.resolve()), "images": image_state(data)}
     if taken:
         environment["weights"] = {"file": str(taken.path), "sha256": taken.sha256, "layers": taken.taken}
     write_text(run.environment, json.dumps(environment, indent=2) + "\n")
@@ -240,37 +263,58 @@ def _ended(info: ModelInfo, recipe: Recipe, stop: Stop | None) -> str | None:
 
 
 def _prepare(
-    run: RunDir, recipe: Recipe, data: Manifest, info: ModelInfo, *, resume: bool, replace_run: bool
+    run: RunDir,
+    recipe: Recipe,
+    data: Manifest,
+    info: ModelInfo,
+    say: Callable[[str], object],
+    *,
+    resume: bool,
+    replace_run: bool,
 ) -> dict[str, Any] | None:
     """Return what last.keras holds where a run is resumed, a `ModelInfo`; None where the training starts."""
-    if run.path.is_file():
-        raise CustomCNNError(f"A run is a folder. Received: {show(run.path)}, which is a file. Choose another --out.")
-    if not run.path.is_dir() or not any(run.path.iterdir()):
-        return None
+    if all(path.name.startswith(".") for path in run.path.iterdir()):
+        return None  # nothing, or killed before its recipe was written
     if replace_run:
         run.require_run()
+        return None
+    trained = [path.name for path in (run.last, run.best, run.history) if path.exists()]
+    if not resume and run.exists() and not trained:
+        say(f"No epoch has ended in {show(run.path)}: it is begun anew.")
         return None
     if not resume:
         raise CustomCNNError(f"Run {show(run.path)} exists. Use --resume to go on with it, or --replace to delete it.")
     if not run.exists():
-        # Killed before its recipe was written, or not a run at all.
-        if not all(path.name.startswith(".") for path in run.path.iterdir()):
-            raise CustomCNNError(f"--resume goes on with a run. Received: {show(run.path)}, which is none.")
-        return None
+        raise CustomCNNError(f"--resume goes on with a run. Received: {show(run.path)}, which is none.")
     old = run.read_recipe()
     new, kept = flat(recipe), flat(old)
     fixed = {"epochs"} if recipe.schedule.kind == "cosine" else set()  # its rates depend on the number of epochs
     changed = [key for key in new if (key not in RESUMABLE or key in fixed) and new[key] != kept[key]]
     if changed:
         pairs = ", ".join(f"{key} {new[key]!r} where it was {kept[key]!r}" for key in changed)
-        raise CustomCNNError(f"A run is resumed with its own recipe. Received: {pairs}. Choose another --out.")
+        raise CustomCNNError(
+            f"A run is resumed with its own recipe. Received: {pairs}. To train its network on in another way, begin a "
+            f"new run from it: --set weights={shlex.quote(str(run.path))} and another --out."
+        )
     if run.manifest.is_file() and run.read_manifest().records != _plain(data):
         raise CustomCNNError(
             f"A run is resumed on its own images. Received: {show(data.root)}, not as in {show(run.manifest)}. "
             "Choose another --out."
         )
-    if not run.last.is_file():
+    if image_state_differs(data, _read_environment(run).get("images")):
+        raise CustomCNNError(
+            f"A run is resumed on its own images. Received: {show(data.root)}, where images have changed since "
+            f"{show(run.path)} began. Put them back, or choose another --out."
+        )
+    if not trained:
+        say(f"No epoch has ended in {show(run.path)}: it is begun anew.")
         return None
+    if not run.last.is_file():
+        raise CustomCNNError(
+            f"A run is resumed from its last.keras. Received: {show(run.path)}, which holds {', '.join(trained)} but "
+            f"not that. Begin a new run from it, --set weights={shlex.quote(str(run.path))} and another --out, or "
+            "--replace it."
+        )
     saved = read_info(run.last)
     if (saved.model, saved.classes, saved.input_size) != (info.model, info.classes, info.input_size):
         raise CustomCNNError(
@@ -278,6 +322,14 @@ def _prepare(
             f"{show_all(saved.classes)}. Choose another --out."
         )
     return saved.as_dict()
+
+
+def _read_environment(run: RunDir) -> dict[str, Any]:
+    try:
+        found = json.loads(run.environment.read_text("utf-8"))
+    except (OSError, ValueError):  # a kill came before it was written, or an older version did not
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _plain(data: Manifest) -> tuple[object, ...]:
@@ -300,7 +352,7 @@ def _fit(
     twin: "keras.Model | None",
     stop: Stop | None,
 ) -> list[dict[str, float]]:
-    from customcnn.training.callbacks import Epochs, ScoreApart, callbacks
+    from customcnn.training.callbacks import Epochs, FreshStatistics, ScoreApart, callbacks, measures_statistics
 
     training, validation = fed
 
@@ -319,6 +371,8 @@ def _fit(
         say(f"Resuming after epoch {info.epoch} of {recipe.epochs}.")
     make_variables(model, training[0][1])
     first = [Epochs(training)] if twin is None else [Epochs(training), ScoreApart(job, twin, validation)]
+    if measures_statistics(recipe, model, len(training)):
+        first.append(FreshStatistics(some))
     with ExitStack() as stack:
         for callback in (recorder, bar, *others):
             if hasattr(callback, "close"):

@@ -157,9 +157,10 @@ def test_the_training_part_itself(run, data):
 def test_a_score_that_chose_the_epoch_says_so(run, data):
     assert evaluate(run, data, part="validation", resamples=2).metrics["chosen_on_this_part"] is True
     assert evaluate(run, data, part="validation", weights="last", resamples=2).metrics["chosen_on_this_part"] is False
-    by_training = replace(run.read_recipe(), monitor="loss")
-    run.recipe.write_text(by_training.to_toml())
-    assert evaluate(run, data, part="validation", resamples=2).metrics["chosen_on_this_part"] is False
+    own = run.read_recipe()
+    for values in ({"monitor": "loss"}, {"keep": "last"}):
+        run.recipe.write_text(replace(own, **values).to_toml())
+        assert evaluate(run, data, part="validation", resamples=2).metrics["chosen_on_this_part"] is False
 
 
 def test_the_weights_of_the_last_epoch(run, data):
@@ -360,6 +361,13 @@ def test_a_network_that_has_diverged(run, data):
     save_model(model, read_info(run.best), run.best)
     assert refused(evaluate, run, data).startswith("Probabilities are finite numbers. Received: NaN or infinite ones")
     assert not run.metrics.exists() and not run.predictions.exists()
+
+
+def test_results_inside_the_data(run, data):
+    """The next command would refuse the data for them."""
+    message = refused(evaluate, run, data, out=data.root / "scores")
+    assert message.startswith(f"Results lie outside the folder of the images. Received: {str(data.root / 'scores')!r}")
+    assert not (data.root / "scores").exists()
 
 
 def test_a_run_that_is_none(data, tmp_path):

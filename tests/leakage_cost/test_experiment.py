@@ -419,7 +419,7 @@ class Stub:
         epoch = run.read_recipe().epochs if weights == "last" else 1
         beside = {"epoch": epoch, "drawn": data.drawn, "leakage": {"shared_groups": shared}}
         target.metrics.write_text(json.dumps(metrics | beside))
-        target.confusion.write_bytes(b"picture")
+        target.reliability.write_bytes(b"picture")
 
 
 def last_two(path: Path) -> str:
@@ -521,7 +521,7 @@ def test_what_was_damaged_or_is_open_is_done_again(stub, data, tmp_path):
     out = tmp_path / "price"
     run_stub(data, out)
     before = contents(out)
-    for path in ("seed-120/by-group/test/metrics.json", "seed-121/by-image/confusion.png"):
+    for path in ("seed-120/by-group/test/metrics.json", "seed-121/by-image/reliability.png"):
         (out / path).unlink()
     scored = out / "seed-121" / "by-group" / "predictions.csv"
     scored.write_text("\n".join(scored.read_text().splitlines()[:-1]) + "\n")

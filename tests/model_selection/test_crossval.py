@@ -283,7 +283,7 @@ class Stub:
         ]
         run.predictions.write_text(rows_to_csv(rows))
         run.metrics.write_text(json.dumps(metrics))
-        run.confusion.write_bytes(b"picture")
+        run.reliability.write_bytes(b"picture")
 
 
 @pytest.fixture
@@ -456,6 +456,25 @@ def test_more_epochs_train_every_fold_further(stub, data, tmp_path):
     assert stub.trained == stub.scored[3:] == ["fold-1", "fold-2", "fold-3"]
 
 
+def test_a_fold_whose_last_picture_is_missing_is_scored_again(stub, data, tmp_path):
+    """A kill came between its scores and its pictures."""
+    first = run_stub(data, tmp_path / "cv")
+    (tmp_path / "cv" / "fold-2" / "reliability.png").unlink()
+    stub.scored.clear()
+    assert run_stub(data, tmp_path / "cv", resume=True) == first
+    assert stub.scored == ["fold-2"]
+    assert (tmp_path / "cv" / "fold-2" / "reliability.png").is_file()
+
+
+def test_images_replaced_under_their_names(stub, data, tmp_path):
+    """The finished folds were trained on the old ones."""
+    run_stub(data, tmp_path / "cv")
+    one, other = (data.root / data.records[number].path for number in (0, 1))
+    one.write_bytes(other.read_bytes())
+    os.utime(one, (1, 1))
+    assert "is resumed on its own images" in refused(run_stub, data, tmp_path / "cv", resume=True)
+
+
 def test_a_fold_scored_on_other_images_is_scored_again(stub, data, tmp_path):
     first = run_stub(data, tmp_path / "cv")
     rows = (tmp_path / "cv" / "fold-2" / "predictions.csv").read_text().splitlines()
@@ -486,6 +505,8 @@ def test_what_stands_in_the_way(stub, data, tmp_path, make_folder):
     assert refused(run_stub, data, tmp_path / "file") == (
         f"A cross-validation is a folder. Received: {str(tmp_path / 'file')!r}, which is a file. Choose another --out."
     )
+    assert "Results lie outside the folder of the images." in refused(run_stub, data, data.root / "cv")
+    photos = make_folder({"wedding": 1}, "photos")
     for options, text in (
         ({"resume": True}, "--resume goes on with a cross-validation. Received: {}, which is none."),
         (
@@ -494,8 +515,8 @@ def test_what_stands_in_the_way(stub, data, tmp_path, make_folder):
             "Choose another --out.",
         ),
     ):
-        assert refused(run_stub, data, data.root, **options) == text.format(repr(str(data.root)))
-    assert len(scan(data.root).records) == 24
+        assert refused(run_stub, data, photos, **options) == text.format(repr(str(photos)))
+    assert len(scan(data.root).records) == 24 and len(scan(photos).records) == 1
     (out / "crossval.json").write_text("[")
     assert "A cross-validation holds its settings as JSON. Received: " in refused(run_stub, data, out, resume=True)
 

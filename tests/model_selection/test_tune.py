@@ -434,8 +434,12 @@ def test_what_stands_in_the_way(stub, data, tmp_path):
         "search.learning_rate [0.001] where it was [0.001, 0.01, 0.1], search.dropout None where it was [0.0, 0.5]. "
         "Choose another --out."
     )
-    assert refused(tune, data, data.root, space(tmp_path), replace_old=True) == (
-        f"--replace deletes a search only. Received: {str(data.root)!r}, which is none (it has no tune.json). "
+    assert "outside the folder of the images" in refused(tune, data, data.root, space(tmp_path), replace_old=True)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "wedding.jpg").touch()
+    assert refused(tune, data, photos, space(tmp_path), replace_old=True) == (
+        f"--replace deletes a search only. Received: {str(photos)!r}, which is none (it has no tune.json). "
         "Choose another --out."
     )
     before = len(stub.trained)
@@ -501,8 +505,14 @@ def test_the_command_prints_the_best_first(stub, data, tmp_path):
     # Resumed without its file: all is as it was begun.
     again = CliRunner().invoke(cli, ["tune", str(data.root), "--out", str(out), "--resume"])
     assert again.stdout == first.stdout
-    none = CliRunner().invoke(cli, ["tune", str(data.root), "--out", str(tmp_path / "other"), "--resume"])
+    other = str(tmp_path / "other")
+    none = CliRunner().invoke(cli, ["tune", str(data.root), "--out", other])
     assert "Received: no --recipe." in str(none.exception)
+    none = CliRunner().invoke(cli, [*line[:-1], other, "--resume"])
+    assert str(none.exception) == (
+        f"--resume goes on with a search. Received: {other!r}, where there is none. "
+        "Check --out, or leave out --resume to begin one."
+    )
     assert CliRunner().invoke(cli, [*line, "--resume", "--replace"]).exit_code == 2
 
 

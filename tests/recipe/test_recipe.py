@@ -58,7 +58,9 @@ VALUES = {
     "epochs": (100, 3),
     "batch_size": (30, 8),
     "seed": (120, 11),
+    "statistics": ("auto", "measured"),
     "monitor": ("val_accuracy", "val_loss"),
+    "keep": ("best", "last"),
     "patience": (0, 4),
     "positive": ("", "all"),
     "precision": ("auto", "bfloat16"),
@@ -198,7 +200,8 @@ build = partial(
     **dict.fromkeys(("epochs", "batch_size"), at_least_one),
     **{key: st.sampled_from(words) for key, words in CHOICES.items()},
 )
-recipes = build(ema=st.just(0.0), schedule=schedules) | build(**averaged)
+by_itself = st.sampled_from([word for word in CHOICES["keep"] if word != "best-smoothed"])
+recipes = build(ema=st.just(0.0), schedule=schedules, keep=by_itself) | build(**averaged)
 
 
 @given(recipes)

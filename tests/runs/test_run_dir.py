@@ -354,36 +354,36 @@ def test_a_recipe_that_cannot_be_read(tmp_path, content):
     assert refused(run.read_recipe).startswith(f"A run holds a recipe.toml. Received: {str(tmp_path)!r} (")
 
 
-def test_remove_deletes_a_run(tmp_path):
+def test_clear_deletes_a_run(tmp_path):
     run = a_run(tmp_path / "run")
     run.activations.mkdir()
     (run.activations / "index.html").write_text("x")
     assert run.exists()
-    run.remove()
-    assert not run.path.exists()
+    run.clear()
+    assert run.path.is_dir() and not any(run.path.iterdir())
 
 
-def test_remove_empties_the_folder_behind_a_symlink(tmp_path):
+def test_clear_empties_the_folder_behind_a_symlink(tmp_path):
     run = a_run(tmp_path / "real")
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    RunDir(tmp_path / "link").remove()
+    RunDir(tmp_path / "link").clear()
     assert not list(run.path.iterdir())
 
 
-def test_remove_refuses_what_is_no_run(tmp_path):
+def test_clear_refuses_what_is_no_run(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "wedding.jpg").write_bytes(b"x")
-    assert refused(RunDir(photos).remove) == (
+    assert refused(RunDir(photos).clear) == (
         f"--replace deletes runs only. Received: {str(photos)!r}, which is no run (it has no recipe.toml). "
         "Choose another --out."
     )
     with pytest.raises(CustomCNNError, match="--replace deletes runs only"):
-        RunDir(photos / "wedding.jpg").remove()
+        RunDir(photos / "wedding.jpg").clear()
     assert (photos / "wedding.jpg").read_bytes() == b"x"
 
 
-def test_remove_deletes_the_recipe_last(tmp_path):
+def test_clear_deletes_the_recipe_last(tmp_path):
     """Killed halfway, what is left is still a run, which --replace deletes."""
     run = a_run(tmp_path / "run")
     for name in ("a", "history.csv", "z"):
@@ -391,11 +391,11 @@ def test_remove_deletes_the_recipe_last(tmp_path):
     code = (
         "import sys; from customcnn.runs.run_dir import Path, RunDir\n"
         "sys.addaudithook(lambda event, a: print(Path(a[0]).name) if event in ('os.remove', 'os.rmdir') else None)\n"
-        f"RunDir(Path({str(run.path)!r})).remove()"
+        f"RunDir(Path({str(run.path)!r})).clear()"
     )
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert sorted(names[:-2]) == ["a", "history.csv", "z"]
-    assert names[-2:] == ["recipe.toml", "run"]
+    assert sorted(names[:-1]) == ["a", "history.csv", "z"]
+    assert names[-1] == "recipe.toml"
 
 
 def test_weights(tmp_path):
@@ -530,3 +530,47 @@ def test_the_info_is_json_inside_the_archive(saved):
     with zipfile.ZipFile(saved) as archive:
         assert json.loads(archive.read(INFO))["classes"] == NAMED.classes
         assert archive.testzip() is None
+
+
+# ---------------------------------------------------------------- one process at a time
+
+
+def test_a_run_is_locked_and_an_empty_folder_goes_again(tmp_path):
+    run = RunDir(tmp_path / "runs" / "mine")
+    with run.locked():
+        assert refused(lambda: run.locked().__enter__()) == (
+            f"A run is written by one process at a time. Received: {str(run.path)!r}, which another process is "
+            "training now. Wait for it, or choose another --out."
+        )
+    assert not list(tmp_path.iterdir())
+    with run.locked():
+        run.recipe.write_text("")
+    with run.locked():
+        pass
+    assert run.exists()
+
+
+def test_a_lock_ends_with_a_killed_process(tmp_path):
+    run = RunDir(tmp_path)
+    code = (
+        "import os; from customcnn.runs.run_dir import Path, RunDir\n"
+        f"RunDir(Path({str(tmp_path)!r})).locked().__enter__(); print('locked', flush=True); os.read(0, 1)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        assert "which another process is training now" in refused(lambda: run.locked().__enter__())
+        other.kill()
+    with run.locked():
+        pass
+
+
+@pytest.mark.parametrize("name", ["", "tpyo"])
+def test_nothing_to_go_on_with(tmp_path, name):
+    run = RunDir(tmp_path / name)
+    assert refused(run.require_begun) == (
+        f"--resume goes on with a run. Received: {str(run.path)!r}, where there is none. "
+        "Check --out, or leave out --resume to begin one."
+    )
+    run.path.mkdir(exist_ok=True)
+    run.recipe.write_text("")
+    run.require_begun()

@@ -56,6 +56,7 @@ def assert_same_run(one: RunDir, other: RunDir) -> None:
 HABITS = {
     "ema and batch norm": {"model": "residual", "ema": 0.9, "optimizer": "adamw", "weight_decay": 0.1},
     "ema": {"ema": 0.9, "momentum": 0.9, "optimizer": "sgd"},
+    "batch norm": {"model": "residual", "optimizer": "adamw", "keep": "best-smoothed"},
     "cosine": {"schedule.kind": "cosine", "schedule.warmup": 1, "optimizer": "adamw", "weight_decay": 0.1},
     "lra": {"schedule.kind": "lra", "schedule.threshold": 1.0, "schedule.patience": 0, "learning_rate": 0.02},
     "augmented": {"augmentation.flip": "both", "augmentation.rotate": 30.0, "augmentation.brightness": 0.2},
@@ -232,7 +233,26 @@ def test_batch_norm_is_measured_anew_for_the_average(data, tmp_path):
     packed = find_pack(data, (SIZE, SIZE))
     batches = packed.images[packed.rows("train")] / 255
     np.testing.assert_allclose(layer.moving_mean.numpy(), batches.mean(axis=(0, 1, 2)), atol=1e-5)
-    assert layer.momentum == 0.99
+    assert layer.momentum == 0.9
+
+
+@pytest.mark.parametrize(("statistics", "measured"), [("auto", True), ("measured", True), ("moving", False)])
+def test_batch_norm_is_measured_anew_where_steps_are_few(data, statistics, measured, tmp_path):
+    """As above without an average: after four steps moving averages are not yet what the images are."""
+    from customcnn.data.pack import find_pack
+
+    values = {"model": "residual", "batch_size": 7, "precision": "float32", "statistics": statistics}
+    result = train(data, RunDir(tmp_path / "run"), recipe(**values))
+    packed = find_pack(data, (SIZE, SIZE))
+    pixels = packed.images[packed.rows("train")] / 255
+    for path in (result.run.last, result.run.best):
+        found = load_model(path).get_layer("input_bn").moving_mean.numpy()
+        assert np.allclose(found, pixels.mean(axis=(0, 1, 2)), atol=1e-5) is measured
+    # What was scored is what is kept.
+    model = load_model(result.run.best)
+    shares = model.predict(packed.images[packed.rows("validation")], verbose=0)
+    right = shares.argmax(axis=1) == packed.labels(["all", "hem"])[packed.rows("validation")]
+    assert right.mean() == pytest.approx(result.best["val_accuracy"])
 
 
 # ---------------------------------------------------------------- which images an epoch takes

@@ -26,6 +26,7 @@ from customcnn.data.manifest import Manifest, scan, with_group_pattern
 from customcnn.recipe.monitor import best_epoch
 from customcnn.runs.run_dir import RunDir
 from customcnn.runs.saved_model import load_model, read_info, save_model
+from customcnn.training.autoencoder import pretrain
 from customcnn.training.batches import batches, for_fit, targets
 from customcnn.training.train import TrainResult, train
 from tests.support.colors import SIZE, paint, recipe
@@ -133,6 +134,36 @@ def test_what_it_says(trained):
         scores = f"loss {number}  accuracy {number}  val_loss {number}  val_accuracy {number}"
         assert re.fullmatch(rf"Epoch {epoch}/4  {scores}  \([\d,]+ images/s\)", line)
     assert result.notes == [] and not result.leakage.groups_known
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_global_generators_are_as_before(data, tmp_path, resume):
+    """Python's, NumPy's, and Keras's with its backend: what a user draws next does not depend on a training."""
+    import random
+
+    import keras
+
+    def drawn() -> list[float]:
+        return [random.random(), np.random.rand(), *np.ravel(keras.random.normal((2,))), *backend_draw()]
+
+    def backend_draw() -> list[float]:
+        if devices.backend() != "tensorflow":
+            return []
+        import tensorflow as tf
+
+        return tf.random.normal((2,)).numpy().tolist()
+
+    run = RunDir(tmp_path / "run")
+    if resume:
+        train(data, run, recipe())
+    keras.utils.set_random_seed(7)
+    expected = [drawn(), drawn()]
+    keras.utils.set_random_seed(7)
+    found = [drawn()]
+    train(data, run, recipe(epochs=1 + resume), resume=resume)
+    load_model(run.best)
+    found.append(drawn())
+    assert found == expected
 
 
 def test_the_global_precision_is_as_before(trained):
@@ -265,8 +296,43 @@ def test_resume_starts_over_where_no_epoch_has_ended(data, trained, tmp_path):
     run = RunDir(tmp_path / "run")
     run.path.mkdir()
     run.recipe.write_text(recipe(epochs=9).to_toml())
-    result = train(data, run, recipe(), resume=True)
-    assert result.history == trained[0].history[:1]
+    for resume in (True, False):
+        run.history.unlink(missing_ok=True)
+        run.best.unlink(missing_ok=True)
+        run.last.unlink(missing_ok=True)
+        (run.path / "stale").touch()
+        lines: list[str] = []
+        result = train(data, run, recipe(), resume=resume, say=lines.append)
+        assert result.history == trained[0].history[:1]
+        assert f"No epoch has ended in {str(run.path)!r}: it is begun anew." in lines
+        assert {path.name for path in run.path.iterdir()} == FILES
+
+
+def test_resume_refuses_a_run_whose_last_network_is_lost(data, a_run):
+    """Else epoch 4's best became epoch 1's, and the history went."""
+    a_run.last.unlink()
+    before = state(a_run)
+    assert refused(train, data, a_run, recipe(epochs=5), resume=True) == (
+        f"A run is resumed from its last.keras. Received: {str(a_run.path)!r}, which holds best.keras, history.csv but "
+        f"not that. Begin a new run from it, --set weights={a_run.path} and another --out, or --replace it."
+    )
+    assert state(a_run) == before
+
+
+def test_resume_refuses_images_that_were_replaced_under_their_names(data, a_run, tmp_path):
+    """Another time alone is none: a folder that is copied has the same images."""
+    shutil.copytree(data.root, tmp_path / "copy")
+    copy = scan(tmp_path / "copy")
+    for path in copy.root.rglob("*.bmp"):
+        os.utime(path, (1, 1))
+    before = state(a_run)
+    train(copy, a_run, recipe(epochs=4), resume=True)
+    shutil.copy(copy.root / "train/all/0.bmp", copy.root / "train/hem/0.bmp")
+    assert refused(train, copy, a_run, recipe(epochs=5), resume=True) == (
+        f"A run is resumed on its own images. Received: {str(copy.root)!r}, where images have changed since "
+        f"{str(a_run.path)!r} began. Put them back, or choose another --out."
+    )
+    assert state(a_run) == before
 
 
 def test_keys_that_may_change(data, a_run):
@@ -287,7 +353,10 @@ def test_keys_that_may_change(data, a_run):
 )
 def test_resume_refuses_another_recipe(data, a_run, key, value, text):
     before = state(a_run)
-    expected = f"A run is resumed with its own recipe. Received: {text}. Choose another --out."
+    expected = (
+        f"A run is resumed with its own recipe. Received: {text}. To train its network on in another way, begin a new "
+        f"run from it: --set weights={a_run.path} and another --out."
+    )
     assert refused(train, data, a_run, recipe(epochs=4, **{key: value}), resume=True) == expected
     assert state(a_run) == before
 
@@ -328,6 +397,27 @@ def test_resume_refuses_a_folder_that_is_no_run(data, tmp_path):
 
 
 # ---------------------------------------------------------------- a run in the way
+
+
+def test_one_training_at_a_time(data, a_run):
+    """Also --resume and --replace, and what is combined into the run."""
+    before = state(a_run)
+    with a_run.locked():
+        for options in ({}, {"resume": True}, {"replace_run": True}):
+            message = refused(train, data, a_run, recipe(epochs=5), **options)
+            assert message.startswith(f"A run is written by one process at a time. Received: {str(a_run.path)!r}")
+        assert "at a time" in refused(pretrain, data, a_run, recipe(monitor="val_loss"), replace_run=True)
+    assert state(a_run) == before
+
+
+def test_a_run_inside_its_data(data, monkeypatch):
+    monkeypatch.chdir(data.root)
+    here = scan(Path())
+    assert refused(train, here, RunDir(Path("runs/small")), recipe()) == (
+        "Results lie outside the folder of the images. Received: 'runs/small' inside '.'. "
+        "Choose another --out, such as '../small'."
+    )
+    assert not (data.root / "runs").exists()
 
 
 def test_a_run_in_the_way(data, a_run):

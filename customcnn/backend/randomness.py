@@ -1,0 +1,69 @@
+"""The global random generators: a training seeds them, and gives them back as they were."""
+
+from __future__ import annotations
+
+import random
+import sys
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KERAS_GLOBALS = ("global_random_seed", "global_seed_generator")
+"""What keras.utils.set_random_seed sets besides (Keras 3.14 to 3.15): https://github.com/keras-team/keras, rng_utils.py
+has no way to read it back."""
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Give the global generators of Python, NumPy, Keras and its backend back as they were.
+
+    Keras draws a new layer's seeds from Python's generator, and set_random_seed sets all of them: without this, what a
+    user draws next would depend on the training, and a search in the same process would draw alike each time.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    with ExitStack() as stack:
+        stack.callback(np.random.set_state, numpy)
+        stack.callback(random.setstate, python)
+        stack.enter_context(_keras_kept())
+        if "tensorflow" in sys.modules:
+            stack.enter_context(_tensorflow_kept())
+        if "torch" in sys.modules:
+            import torch
+
+            stack.enter_context(torch.random.fork_rng())
+        yield
+
+
+@contextmanager
+def _keras_kept() -> Iterator[None]:
+    known = "keras" in sys.modules  # it must not be imported before the device is chosen
+    before = {name: _keras_state().get_global_attribute(name) for name in KERAS_GLOBALS} if known else {}
+    try:
+        yield
+    finally:
+        if "keras" in sys.modules:
+            for name in KERAS_GLOBALS:
+                _keras_state().set_global_attribute(name, before.get(name))
+
+
+def _keras_state():  # type: ignore[no-untyped-def]
+    from keras.src.backend.common import global_state
+
+    return global_state
+
+
+@contextmanager
+def _tensorflow_kept() -> Iterator[None]:
+    """Keep the seed of TensorFlow's eager operations, and the generator that it draws theirs from."""
+    from tensorflow.python.eager import context  # tf.random has no way to read the seed back
+
+    eager = context.context()
+    before = eager._seed, eager._rng
+    try:
+        yield
+    finally:
+        eager._seed, eager._rng = before
