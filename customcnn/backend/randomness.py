@@ -61,9 +61,11 @@ def _tensorflow_kept() -> Iterator[None]:
     """Keep the seed of TensorFlow's eager operations, and the generator that it draws theirs from."""
     from tensorflow.python.eager import context  # tf.random has no way to read the seed back
 
-    eager = context.context()
-    before = eager._seed, eager._rng
+    state, names = vars(context.context()), ("_seed", "_rng")  # no generator before the first seed
+    before = {name: state[name] for name in names if name in state}
     try:
         yield
     finally:
-        eager._seed, eager._rng = before
+        for name in names:
+            state.pop(name, None)
+        state.update(before)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from customcnn.data.manifest import Manifest, fingerprint
+from customcnn.errors import CustomCNNError
 from customcnn.io.atomic import sha256
 
 
@@ -15,8 +16,12 @@ def image_state(data: Manifest) -> dict[str, str]:
 
     `stamps` is a hash of their sizes and times, `contents` of their bytes; where the manifest has hashes of the files,
     these are taken and nothing is read. Files at an address are not read either: without hashes `contents` is "".
+    Nothing is known where a file is missing: what decodes it says so.
     """
-    stamps = fingerprint(data)
+    try:
+        stamps = fingerprint(data)
+    except CustomCNNError:
+        return {}
     if all(record.sha256 for record in data.records):
         return {"stamps": stamps, "contents": _joined(tuple(record.sha256 for record in data.records))}
     return {"stamps": stamps, "contents": _contents(data, stamps)}
@@ -31,7 +36,10 @@ def image_state_differs(data: Manifest, before: Any) -> bool:
     """
     if not isinstance(before, Mapping) or not before.get("contents"):
         return False
-    stamps = fingerprint(data)
+    try:
+        stamps = fingerprint(data)
+    except CustomCNNError:
+        return False
     return before.get("stamps") != stamps and _contents(data, stamps) not in ("", before["contents"])
 
 

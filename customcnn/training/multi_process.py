@@ -81,7 +81,6 @@ def agreed(recipe: Recipe, job: Job, replicas: int | None) -> Recipe:
                 f"Several processes train without {key}, which looks at all weights between the steps. Received: it is "
                 f"on. Set it to {other}, or train in one process, with --devices."
             )
-    recipe = replace(recipe, statistics="moving")  # what "auto" comes to, written down: a resumed run does the same
     count = len(job.devices(devices.configure(recipe.device)))
     if recipe.sampling.shards == 1:
         recipe = replace(recipe, sampling=replace(recipe.sampling, shards=count))

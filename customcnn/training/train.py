@@ -279,7 +279,7 @@ def _prepare(
         run.require_run()
         return None
     trained = [path.name for path in (run.last, run.best, run.history) if path.exists()]
-    if not resume and run.exists() and not trained:
+    if run.exists() and not trained:
         say(f"No epoch has ended in {show(run.path)}: it is begun anew.")
         return None
     if not resume:
@@ -296,19 +296,17 @@ def _prepare(
             f"A run is resumed with its own recipe. Received: {pairs}. To train its network on in another way, begin a "
             f"new run from it: --set weights={shlex.quote(str(run.path))} and another --out."
         )
-    if run.manifest.is_file() and run.read_manifest().records != _plain(data):
+    known = run.manifest.is_file()
+    if known and run.read_manifest().records != _plain(data):
         raise CustomCNNError(
             f"A run is resumed on its own images. Received: {show(data.root)}, not as in {show(run.manifest)}. "
             "Choose another --out."
         )
-    if image_state_differs(data, _read_environment(run).get("images")):
+    if known and image_state_differs(data, _read_environment(run).get("images")):
         raise CustomCNNError(
             f"A run is resumed on its own images. Received: {show(data.root)}, where images have changed since "
             f"{show(run.path)} began. Put them back, or choose another --out."
         )
-    if not trained:
-        say(f"No epoch has ended in {show(run.path)}: it is begun anew.")
-        return None
     if not run.last.is_file():
         raise CustomCNNError(
             f"A run is resumed from its last.keras. Received: {show(run.path)}, which holds {', '.join(trained)} but "
@@ -371,7 +369,7 @@ def _fit(
         say(f"Resuming after epoch {info.epoch} of {recipe.epochs}.")
     make_variables(model, training[0][1])
     first = [Epochs(training)] if twin is None else [Epochs(training), ScoreApart(job, twin, validation)]
-    if measures_statistics(recipe, model, len(training)):
+    if twin is None and measures_statistics(recipe, model, len(training)):
         first.append(FreshStatistics(some))
     with ExitStack() as stack:
         for callback in (recorder, bar, *others):

@@ -554,7 +554,7 @@ def test_a_lock_ends_with_a_killed_process(tmp_path):
     run = RunDir(tmp_path)
     code = (
         "import os; from customcnn.runs.run_dir import Path, RunDir\n"
-        f"RunDir(Path({str(tmp_path)!r})).locked().__enter__(); print('locked', flush=True); os.read(0, 1)"
+        f"lock = RunDir(Path({str(tmp_path)!r})).locked(); lock.__enter__(); print('locked', flush=True); os.read(0, 1)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"locked\n"

@@ -325,8 +325,8 @@ def test_resume_refuses_images_that_were_replaced_under_their_names(data, a_run,
     copy = scan(tmp_path / "copy")
     for path in copy.root.rglob("*.bmp"):
         os.utime(path, (1, 1))
-    before = state(a_run)
     train(copy, a_run, recipe(epochs=4), resume=True)
+    before = state(a_run)
     shutil.copy(copy.root / "train/all/0.bmp", copy.root / "train/hem/0.bmp")
     assert refused(train, copy, a_run, recipe(epochs=5), resume=True) == (
         f"A run is resumed on its own images. Received: {str(copy.root)!r}, where images have changed since "
