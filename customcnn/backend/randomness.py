@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def _keras_kept() -> Iterator[None]:
                 _keras_state().set_global_attribute(name, before.get(name))
 
 
-def _keras_state():  # type: ignore[no-untyped-def]
+def _keras_state() -> Any:
     from keras.src.backend.common import global_state
 
     return global_state

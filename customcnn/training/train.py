@@ -127,13 +127,13 @@ def train(
 
 @contextmanager
 def kept_apart(run: RunDir, data: Manifest, job: Job = ALONE) -> Iterator[None]:
-    """Keep a run outside its data, and other processes out of the run, for as long as it is written.
+    """While a run is written, keep it outside its data, others out of it, and the random generators as they were.
 
     Raises:
         CustomCNNError: the run would lie in the folder of its images, or is a file.
         Busy: another process writes it now.
     """
-    with ExitStack() as stack:
+    with kept_generators(), ExitStack() as stack:
         job.from_first(lambda: _open(run, data, stack))
         yield
 
@@ -149,7 +149,6 @@ def _unsaid(line: str) -> None:
     """Say nothing: rank 0 does."""
 
 
-@kept_generators()
 def carry_out(
     task: Task,
     data: Manifest,
