@@ -34,7 +34,9 @@ def kept_generators() -> Iterator[None]:
         if "torch" in sys.modules:
             import torch
 
-            stack.enter_context(torch.random.fork_rng())
+            # A GPU that is not in use has drawn nothing yet.
+            gpus = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+            stack.enter_context(torch.random.fork_rng(devices=gpus))
         yield
 
 
