@@ -29,8 +29,7 @@ def kept_generators() -> Iterator[None]:
         stack.callback(np.random.set_state, numpy)
         stack.callback(random.setstate, python)
         stack.enter_context(_keras_kept())
-        if "tensorflow" in sys.modules:
-            stack.enter_context(_tensorflow_kept())
+        stack.enter_context(_tensorflow_kept())
         if "torch" in sys.modules:
             import torch
 
@@ -61,13 +60,18 @@ def _keras_state() -> Any:
 @contextmanager
 def _tensorflow_kept() -> Iterator[None]:
     """Keep the seed of TensorFlow's eager operations, and the generator that it draws theirs from."""
-    from tensorflow.python.eager import context  # tf.random has no way to read the seed back
-
-    state, names = vars(context.context()), ("_seed", "_rng")  # no generator before the first seed
-    before = {name: state[name] for name in names if name in state}
+    known = "tensorflow" in sys.modules
+    # There is no generator before the first seed.
+    before = {name: value for name, value in _tensorflow_state().items() if name in ("_seed", "_rng")} if known else {}
     try:
         yield
     finally:
-        for name in names:
-            state.pop(name, None)
-        state.update(before)
+        if "tensorflow" in sys.modules:
+            _tensorflow_state().pop("_rng", None)
+            _tensorflow_state().update({"_seed": None, **before})
+
+
+def _tensorflow_state() -> dict[str, Any]:
+    from tensorflow.python.eager import context  # tf.random has no way to read the seed back
+
+    return vars(context.context())
