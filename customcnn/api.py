@@ -102,7 +102,7 @@ class Classifier(classifier.Classifier):
         """
         from customcnn.evaluation.evaluate import evaluate
 
-        data = _of_training(self.run) if folder is None else with_known_groups(scan(Path(folder)), group_pattern)
+        data = _of_training(self.run) if folder is None else _scanned(folder, group_pattern)
         found = evaluate(
             self.run,
             data,
@@ -118,6 +118,11 @@ class Classifier(classifier.Classifier):
         for note in found.notes:
             warn(f"Warning: {note}")
         return found
+
+
+def _scanned(folder: Path | str, group_pattern: str | None) -> Manifest:
+    data = scan(Path(folder))
+    return with_known_groups(data) if group_pattern is None else with_group_pattern(data, group_pattern)
 
 
 def _of_training(run: RunDir) -> Manifest:
@@ -202,8 +207,7 @@ def fit(
     progress = bars() if verbose else silent
     if resume:
         run.require_begun()
-    data = scan(Path(folder))
-    data = with_known_groups(data) if group_pattern is None else with_group_pattern(data, group_pattern)
+    data = _scanned(folder, group_pattern)
     found: list[str] = []
     if not data.parts:
         data = _split(data, ratio, by, chosen.seed, workers, progress)

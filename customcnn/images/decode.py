@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from customcnn.errors import CustomCNNError, show
+from customcnn.errors import CustomCNNError, listed, show
 from customcnn.images import exif, jpeg, libtiff
 from customcnn.images.limits import MAX_BYTES, BoundedFile, TooMuchWork
 from customcnn.io.remote_path import Folder
@@ -27,9 +27,6 @@ libtiff.silence()
 
 DECODING = 2
 """Raised whenever the same files come out as other pixels: what was decoded before is then decoded anew."""
-
-NAMED = 5
-"""So many images are named in an error or a note."""
 
 REDUCED = "customcnn_reduced"
 """Key of `Image.info` where Pillow gave 8 bits of a file's 16, as it does for PNGs in colour: the file's own kind."""
@@ -56,11 +53,10 @@ def bad_images(bad: Sequence[tuple[str, str]], *, answered: int) -> CustomCNNErr
     """Return the error about images that have no answer, (name, reason) of each, beside others that have one."""
     if len(bad) == 1 and not answered:
         return BadImage(*bad[0])
-    named = ", ".join(f"{show(name)}, {reason}" for name, reason in bad[:NAMED])
-    more = f" and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
+    named = listed([f"{show(name)}, {reason}" for name, reason in bad])
     way = f" The {answered:,} others are answered. Remove it or use --skip-bad." if answered else " Check the files."
     way = way if len(bad) == 1 else way.replace("Remove it", "Remove them")
-    return CustomCNNError(f"Images are single pictures of a known format. Received: {named}{more}.{way}")
+    return CustomCNNError(f"Images are single pictures of a known format. Received: {named}.{way}")
 
 
 def open_image(data: bytes, path: str | Folder) -> Image.Image:

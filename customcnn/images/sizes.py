@@ -1,13 +1,13 @@
 """How large images are: read from their headers, without decoding them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import IO
 
 from PIL import Image
 
-from customcnn.errors import show
-from customcnn.images.decode import FORMATS, NAMED
+from customcnn.errors import listed, show
+from customcnn.images.decode import FORMATS
+from customcnn.io.remote_path import Address, Folder
 
 SAMPLED = 1_000
 """So many images of a folder are looked at, at most: a range needs no more."""
@@ -16,8 +16,10 @@ MARGIN = 1.1
 """A side beyond the range of the training images by more than this factor is plainly another size."""
 
 
-def size_of(file: Path | IO[bytes]) -> tuple[int, int] | None:
-    """Return width and height of an image file in pixels; None where it is no image of a known format."""
+def size_of(file: Folder | IO[bytes]) -> tuple[int, int] | None:
+    """Return width and height of an image file in pixels; None where it is no image of a known format, or far away."""
+    if isinstance(file, Address):  # a request for each header would take longer than it is worth
+        return None
     try:
         with Image.open(file, formats=FORMATS) as image:
             return image.size
@@ -25,7 +27,7 @@ def size_of(file: Path | IO[bytes]) -> tuple[int, int] | None:
         return None
 
 
-def sizes_in(root: Path, paths: Sequence[str]) -> dict[str, tuple[int, int] | None]:
+def sizes_in(root: Folder, paths: Sequence[str]) -> dict[str, tuple[int, int] | None]:
     """Return width and height by path, of `SAMPLED` evenly spaced ones; see `size_of`.
 
     Args:
@@ -70,6 +72,4 @@ def _range(sides: tuple[int, int]) -> str:
 
 
 def _named(others: Iterable[tuple[str, tuple[int, int]]]) -> str:
-    listed = [f"{show(name)} ({width:,} x {height:,})" for name, (width, height) in others]
-    more = f" and {len(listed) - NAMED:,} more" if len(listed) > NAMED else ""
-    return ", ".join(listed[:NAMED]) + more
+    return listed([f"{show(name)} ({width:,} x {height:,})" for name, (width, height) in others])

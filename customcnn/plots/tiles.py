@@ -45,7 +45,7 @@ def tile_maps(
         raise ValueError(f"A grid has at least one column. Received: {columns}.")
     values, low, span, flat = _ranges(activation)
     if scale is not None:  # halved as the values are
-        low, span, flat = np.float64(scale[0] / 2), np.float64((scale[1] - scale[0]) / 2), np.False_
+        low, span, flat = np.array(scale[0] / 2), np.array((scale[1] - scale[0]) / 2), np.array(False)
     finite = np.isfinite(values)
     shares = np.where(finite, values - low, 0.0) / np.where(flat, 1.0, span)
     levels = np.where(flat, 0, np.floor(shares * 255 + 0.5)).astype(np.uint8)
