@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customcnn.errors import LOST, CustomCNNError
+from customcnn.io.parallel import SAFE_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -235,7 +236,7 @@ class Seat:
         environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # Ray's own: 1
         self.process = subprocess.Popen(
             [sys.executable, "-m", "customcnn.cluster.rank_main", *words],
-            env={**environment, "KERAS_BACKEND": "jax"},
+            env={**environment, "KERAS_BACKEND": "jax", SAFE_PATH: "1"},
             cwd=home if Path(home).is_dir() else None,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from customcnn.errors import CustomCNNError, show
 from customcnn.io.atomic import write_as
+from customcnn.io.parallel import SAFE_PATH
 from customcnn.io.remote_path import BrokenOff
 from customcnn.io.stdio import silent_stderr
 
@@ -37,8 +38,9 @@ ENDING = 10
 PASSED_ON = ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL", "XLA_FLAGS", "CUDA_DEVICE_ORDER", "AWS_ENDPOINT_URL")
 """Variables of the environment that tasks have as this process has them. No keys: Ray would keep them in the clear."""
 
-SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
-"""Ray sends usage statistics to its makers unless it is told not to; a task that asks for no GPU sees none."""
+SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", SAFE_PATH: "1"}
+"""Ray sends usage statistics to its makers unless it is told not to; a task that asks for no GPU sees none; its
+processes import nothing from the working directory."""
 
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Told so, Ray is a cluster of one machine on every system: all its ports are bound to 127.0.0.1 alone."""
@@ -209,7 +211,8 @@ def connect(on: str) -> Iterator[Cluster]:
             "--on and launch need the ray package. Received: none. Install customcnn[cluster]."
         ) from None
     _silence_losses()
-    how: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
+    _send_nothing()
+    how: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "job_config": _job()}
     if on == LOCAL:
         how |= {"address": "local", "include_dashboard": False}
     else:
@@ -234,6 +237,29 @@ def _silence_losses() -> None:
     from ray._private import worker
 
     setattr(worker, "print_to_stdstream", lambda *data, **how: None)  # noqa: B010
+
+
+def _send_nothing() -> None:
+    # Without a dashboard Ray starts its process all the same, for usage statistics: switched off, it still asks
+    # 169.254.169.254 and metadata.google.internal which cloud this is. Nothing else here needs it.
+    from ray._private import services
+
+    setattr(services, "start_api_server", lambda *how, **more: (None, None))  # noqa: B010
+
+
+class _NoPlaces(list[str]):
+    """Of modules: Ray would put the working directory first in the path of its workers, before Python's own."""
+
+    def extend(self, places: Iterable[str]) -> None:
+        pass
+
+
+def _job() -> Any:
+    from ray.job_config import JobConfig
+
+    job = JobConfig()
+    job._py_driver_sys_path = _NoPlaces()
+    return job
 
 
 def _require_answer(place: str) -> None:

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from functools import lru_cache
 
-import numba
 import numpy as np
 from PIL import Image
+
+from customcnn.images.numba_loader import load_numba
+
+numba = load_numba()
 
 BITS = 22
 """Pillow's weights are whole numbers, shares of 2^22; each pass is rounded to whole levels."""

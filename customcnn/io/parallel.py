@@ -30,6 +30,9 @@ SAMPLE, BLOCK = 128, 4096
 QUICK = 0.005
 """Seconds: of items that take longer, none is done alone to see whether that were faster."""
 
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Set in the environment, it keeps the working directory from the places where a new Python looks for modules."""
+
 
 class Pool(Protocol):
     """Workers that are not this process's own, such as those of a `customcnn.cluster.Cluster`."""
@@ -82,7 +85,8 @@ def parallel(
         items: any iterable; no more than a few per worker are taken in advance, so memory stays flat.
         workers: how many; None for one a core; 1 runs in this process; or a `Pool`, which takes items from this
             process and gives results back, both by pickle.
-        processes: worker processes instead of threads: for code that holds the interpreter lock or global state.
+        processes: worker processes instead of threads: for code that holds the interpreter lock or global state. Where
+            the system lets them share nothing, this process does the work.
         block: so many items make one task of a pool.
 
     Raises:
@@ -96,7 +100,11 @@ def parallel(
     if count == 1:
         yield from map(function, items)
         return
-    pool = _processes(count) if processes else ThreadPoolExecutor(count)
+    try:
+        pool = _processes(count) if processes else ThreadPoolExecutor(count)
+    except (OSError, ImportError):  # no semaphores: /dev/shm is missing, full or read-only, as in some containers
+        yield from map(function, items)
+        return
     by = _by_processes if processes else _by_threads
     try:
         yield from by(pool, function, iter(items), 4 * count)
@@ -192,15 +200,28 @@ def _in_order(
 
 
 def _processes(count: int) -> Executor:
-    with _ctrl_c_waits():
+    with _starting():
         resource_tracker.ensure_running()  # its start would take the blocking back, in Python 3.11
     # Spawned, not forked: TensorFlow's threads do not survive a fork.
     return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_prepare_worker)
 
 
 def _submit(pool: Executor, function: Callable[[T], R], item: T) -> Future[R]:
-    with _ctrl_c_waits():  # this may start a worker
+    with _starting():  # this may start a worker
         return pool.submit(function, item)
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Let the processes started meanwhile import nothing from the working directory, and see `_ctrl_c_waits`."""
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        with _ctrl_c_waits():
+            yield
+    finally:
+        if before is None:
+            os.environ.pop(SAFE_PATH, None)
 
 
 @contextmanager

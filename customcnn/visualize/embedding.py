@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from customcnn.errors import CustomCNNError, show
+from customcnn.images.numba_loader import load_numba
 
 BATCH = 32
 NEAREST = 5
@@ -157,6 +158,7 @@ def _umap(values: np.ndarray, seed: int) -> np.ndarray:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it explains that a seed costs it its threads
+        load_numba()
         import umap
 
         neighbours = min(15, len(values) - 1)

@@ -1,6 +1,8 @@
 """The quick reader gives Pillow's bytes: for every kind of file, for every size, and for what is damaged its error."""
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -148,3 +150,21 @@ def test_packs_are_the_same_bytes(make_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "WORTH", 1)
     np.testing.assert_array_equal(np.array(pack(scan(one), (30, 30)).images), plain)
     np.testing.assert_array_equal(stream(scan(one), (30, 30)).images[:], plain)
+
+
+NUMBA_ALONE = """
+import sys
+from customcnn.images.numba_loader import load_numba
+numba = load_numba()
+numba.core.config.reload_config()
+assert not numba.core.config.CACHE_DIR, numba.core.config.CACHE_DIR
+import yaml
+"""
+
+
+def test_no_file_of_the_working_directory_configures_numba(tmp_path):
+    """It could name the folder of compiled code, which is unpickled."""
+    pytest.importorskip("yaml")
+    (tmp_path / ".numba_config.yaml").write_text("cache_dir: here\n")
+    done = subprocess.run([sys.executable, "-c", NUMBA_ALONE], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,6 +1,7 @@
 """Work over threads and processes: in order, and stopped cleanly."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -90,6 +91,29 @@ def test_our_errors_come_whole_from_a_worker_process():
     with pytest.raises(CustomCNNError) as caught:
         list(parallel(broken_image, ["all/1.bmp"], 2, processes=True))
     assert str(caught.value) == ("Images are single pictures of a known format. Received: 'all/1.bmp', an empty file.")
+
+
+def test_worker_processes_run_nothing_of_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    Path("struct.py").write_text("open('ran', 'w')")
+    assert list(parallel(square, range(3), 2, processes=True)) == [0, 1, 4]
+    assert not Path("ran").exists()
+    assert "PYTHONSAFEPATH" not in os.environ, "what else this process starts is not our business"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file system can be mounted by root only")
+def test_without_shared_memory_this_process_does_the_work_of_processes(tmp_path):
+    code = (
+        "from customcnn.io.parallel import parallel; import os; ids = parallel(eval, ['os.getpid()'] * 3, 2,"
+        " processes=True); assert set(ids) == {os.getpid()}"
+    )
+    alone = f"mount -t tmpfs -o ro tmpfs /dev/shm && exec {shlex.join([sys.executable, '-c', code])}"
+    apart = ["unshare", "--mount", "sh", "-c"]
+    if subprocess.run([*apart, "mount -t tmpfs -o ro tmpfs /dev/shm"], capture_output=True).returncode:
+        pytest.skip("this machine lets us hide nothing")
+    done = subprocess.run([*apart, alone], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_killed_worker_is_a_clear_error():
