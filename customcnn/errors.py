@@ -53,6 +53,15 @@ def require(part: object, prefix: str, rules: Mapping[str, tuple[bool, str]]) ->
             raise CustomCNNError(f"Recipe key {prefix}{key}: {rule}. Received: {getattr(part, key)!r}.")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory was lacking, of the machine or a device: each backend has an error of its own for that."""
+    # TensorFlow's ResourceExhaustedError; PyTorch's OutOfMemoryError, on a CPU a RuntimeError; JAX's XlaRuntimeError.
+    kinds = any(mark in type(error).__name__ for mark in ("MemoryError", "OutOfMemory", "ResourceExhausted"))
+    return kinds or any(
+        mark in str(error) for mark in ("RESOURCE_EXHAUSTED", "can't allocate memory", "std::bad_alloc")
+    )
+
+
 def one_of(value: object, words: Sequence[str]) -> tuple[bool, str]:
     """Return the rule that a value is one of some words."""
     return value in words, f"one of {', '.join(words)}"

@@ -1,5 +1,6 @@
 """Progress bars: the library asks for one by total and label, the command line draws it, unless told to be quiet."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -40,7 +41,7 @@ def terminal(total: int, label: str) -> Iterator[Advance]:
     """Draw a bar with images per second and time left on standard error; none without a terminal, or when quiet."""
     from tqdm import tqdm
 
-    hidden = True if _quiet else None  # tqdm takes None for: unless it is a terminal
+    hidden = True if _quiet or sys.stderr is None else None  # tqdm takes None for: unless it is a terminal
     with tqdm(
         total=total, desc=label, unit=" images", disable=hidden, leave=False, dynamic_ncols=True, bar_format=FORMAT
     ) as bar:

@@ -40,12 +40,11 @@ def configure(device: str = "auto") -> str:
     with silent_stderr():
         try:
             import keras
-        except (ImportError, ValueError) as error:
-            wanted = os.environ.get("KERAS_BACKEND", "tensorflow")
-            raise CustomCNNError(
-                f"KERAS_BACKEND names an installed backend. Received: {show(wanted)} ({error}). "
-                "Install it, or set KERAS_BACKEND to tensorflow, jax or torch."
-            ) from None
+        except (ImportError, ValueError, AttributeError) as error:  # the last two also from a file of settings
+            raise CustomCNNError(_why_no_keras(error)) from None
+        # Whatever an old keras.json says: the networks here are built for this.
+        keras.config.set_image_data_format("channels_last")
+        keras.config.set_floatx("float32")
         gpus = _gpus(keras.backend.backend())
     if device == "gpu" and not gpus:
         raise CustomCNNError(
@@ -56,6 +55,20 @@ def configure(device: str = "auto") -> str:
     if used == "cpu":
         _stay_on_cpu(keras.backend.backend(), hide=bool(gpus))
     return used
+
+
+def _why_no_keras(error: Exception) -> str:
+    settings = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras")) / "keras.json"
+    if "KERAS_BACKEND" not in os.environ and settings.is_file():
+        return (
+            f"Keras reads its settings from a file. Received: {show(settings)} ({error}). "
+            "Delete it if it is older than Keras 3, or set KERAS_BACKEND to tensorflow, jax or torch."
+        )
+    wanted = os.environ.get("KERAS_BACKEND", "tensorflow")
+    return (
+        f"KERAS_BACKEND names an installed backend. Received: {show(wanted)} ({error}). "
+        "Install it, or set KERAS_BACKEND to tensorflow, jax or torch."
+    )
 
 
 def _gpus(backend: str) -> int:

@@ -1,9 +1,10 @@
 """The command line: parse, call the library, print. No logic, and nothing heavy is imported before a command runs."""
 
-import io
+import errno
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import click
 
@@ -29,7 +30,8 @@ from customcnn.cli import (
     visualize,
 )
 from customcnn.cli.output import colour, harmless
-from customcnn.errors import CustomCNNError
+from customcnn.errors import CustomCNNError, is_out_of_memory, show
+from customcnn.io.stdio import prepare_streams
 from customcnn.progress import quietly
 
 
@@ -80,8 +82,7 @@ for command in (
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process: 0 for success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names may hold bytes that are not UTF-8
+    prepare_streams()
     given, debug = _taken_out(given, "--debug")
     given, quiet = _taken_out(given, "-q", "--quiet")
     try:
@@ -96,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as caught:
         if debug:
             raise
-        message, status, error = f"Error: {explain(caught)}", 1, caught
+        command = next((cli.commands[word] for word in given if word in cli.commands), cli)
+        options = {option for parameter in command.params for option in parameter.opts}
+        message, status, error = f"Error: {fitted(explain(caught, options), options)}", 1, caught
     if isinstance(error, BrokenPipeError):
         # Whoever read our output has left, as `head` does. Python would complain once more while it closes the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -112,16 +115,31 @@ def _taken_out(words: list[str], *flags: str) -> tuple[list[str], bool]:
     return kept + words[end:], len(kept) < end
 
 
-def explain(error: Exception) -> str:
-    """Return one line for any error: our own as it is, the system's with the file, anything else with its type."""
+def fitted(message: str, options: Collection[str]) -> str:
+    """Return an error of the library less the ways out that the command does not have, such as `or use --skip-bad`."""
+    return re.sub(r",? or use (--[a-z-]+)(?=\.)", lambda way: way[0] if way[1] in options else "", message)
+
+
+def explain(error: Exception, options: Collection[str] = ("--workers",)) -> str:
+    """Return one line for any error: our own as it is, the system's with the file, anything else with its type.
+
+    Args:
+        error: that ended the command.
+        options: that the command has.
+    """
     if isinstance(error, CustomCNNError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        name = f" Received: {error.filename!r}." if error.filename else ""
-        return (
-            f"The system refused a file operation: {error.strerror}.{name} Check the space and the permissions there."
+        name = f" Received: {show(os.fsdecode(error.filename))}." if isinstance(error.filename, str | bytes) else ""
+        where = "there" if name else "where it writes, also in the temporary folder (the variable TMPDIR)"
+        way = (
+            "Give a shorter name"
+            if error.errno == errno.ENAMETOOLONG
+            else f"Check the space and the permissions {where}"
         )
-    if isinstance(error, MemoryError):
-        return "Not enough memory. Use fewer --workers, or for a network a smaller batch_size or input_size."
+        return f"The system refused a file operation: {error.strerror}.{name} {way}."
+    if is_out_of_memory(error):
+        fewer = "Use fewer --workers, or for a network" if "--workers" in options else "Use"
+        return f"Not enough memory. {fewer} a smaller batch_size or input_size."
     first = (str(error).strip().splitlines() or [""])[0]
     return f"Unexpected {type(error).__name__}: {first} (use --debug to see where, and report it)"

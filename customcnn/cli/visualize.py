@@ -51,6 +51,7 @@ STYLES = ("range", "figure-21")
 @skip_bad_option
 @weights_option
 @click.option("--out", type=FOLDER, help="Where to write the pictures.  [default: RUN/activations]")
+@click.option("--replace", is_flag=True, help="Write over --out; RUN/activations always is.")
 @json_option
 @device_option
 @workers_option
@@ -72,6 +73,7 @@ def visualize(
     skip_bad: bool,
     weights: str,
     out: Path | None,
+    replace: bool,
     as_json: bool,
     device: str | None,
     workers: int | None,
@@ -104,6 +106,7 @@ def visualize(
         images,
         weights=weights,
         out=out,
+        replace=replace,
         device=device or "auto",
         wanted=Wanted(kinds, layers, classes, manifest, part, limit, seed, umap, style),
         workers=workers,

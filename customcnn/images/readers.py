@@ -22,7 +22,7 @@ def reader(count: int) -> Reader:
 
 
 def is_quick() -> bool:
-    """Tell whether Numba is installed."""
+    """Tell whether Numba works."""
     try:
         import customcnn.images.fast_resize  # noqa: F401
     except (ImportError, RuntimeError):  # the latter: Numba finds no folder where it may keep what it compiles

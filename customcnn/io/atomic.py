@@ -69,9 +69,15 @@ def _beside(path: Path) -> Iterator[Path]:
     try:
         yield beside
         beside.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise CustomCNNError(
+                f"A file's name has 255 bytes at most, and its path 4,095. Received: {show(path.name)}, "
+                f"{len(os.fsencode(path.name))} bytes, in a path of {len(os.fsencode(path)):,}. "
+                "Give the file that it is made from a shorter name."
+            ) from None
         raise
 
 

@@ -1,10 +1,29 @@
 """The process's own streams: what compiled libraries write past Python, held back."""
 
-import ctypes
+import codecs
+import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+def prepare_streams() -> None:
+    """Make the standard streams of a new process take whatever is printed, before it opens any file.
+
+    Where it has none, as in a service, they become /dev/null: a file opened later would be taken for one of them. What
+    the encoding of a terminal or a pipe lacks is escaped; in UTF-8, file names keep their bytes that are not UTF-8.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
 
 
 @contextmanager
@@ -45,4 +64,6 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
+    import ctypes
+
     ctypes.CDLL(None).fflush(None)  # what compiled code has written and not yet sent

@@ -11,7 +11,7 @@ from customcnn.backend import devices
 from customcnn.data.leakage import run_notes
 from customcnn.data.manifest import Manifest
 from customcnn.data.pack import pack
-from customcnn.errors import CustomCNNError, show
+from customcnn.errors import CustomCNNError, is_out_of_memory, show
 from customcnn.io.atomic import write_text
 from customcnn.model_selection.halving import STOPS, Halving
 from customcnn.model_selection.space import Axis, Space, chosen_values, told
@@ -306,9 +306,7 @@ def _reason(error: Exception) -> str | None:
     if isinstance(error, CustomCNNError):
         return str(error)
     name = type(error).__name__
-    # TensorFlow's ResourceExhaustedError, PyTorch's OutOfMemoryError, JAX's XlaRuntimeError.
-    marks = ("MemoryError", "ResourceExhausted", "OutOfMemory")
-    if any(mark in name for mark in marks) or "RESOURCE_EXHAUSTED" in str(error):
+    if is_out_of_memory(error):
         return f"Not enough memory ({name}). Search among smaller batch_size or input_size."
     if isinstance(error, RuntimeError):
         # PyTorch refuses to compute a loss from NaN before ours can look at it.

@@ -93,7 +93,7 @@ def load_file(name: str, model: keras.Model, file: str) -> None:
 
 def weights_folder() -> Path:
     """Return the folder where Keras keeps fetched weights: `models` in KERAS_HOME or ~/.keras."""
-    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    home = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"))  # a user may have no home at all
     # So Keras does where it may not write.
     return (home if os.access(home, os.W_OK) else Path("/tmp/.keras")) / "models"
 

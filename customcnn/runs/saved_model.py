@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from customcnn.backend import devices
 from customcnn.backend.randomness import kept_generators
-from customcnn.errors import CustomCNNError, show
+from customcnn.errors import CustomCNNError, is_out_of_memory, show
 from customcnn.metrics.conformal import METHODS, Conformal
 from customcnn.metrics.out_of_distribution import Novelty
 from customcnn.runs.temperature import without_temperature
@@ -196,9 +196,9 @@ def load_model(path: Path, *, whole: bool = False) -> "keras.Model":
     """
     try:
         model = _loaded(path)
-    except MemoryError:
-        raise
     except Exception as error:  # as in read_info, and whatever Keras and HDF5 make of damaged contents
+        if is_out_of_memory(error) or _lacks_temporary_folder(error):
+            raise
         if isinstance(error, OSError) and error.errno in STORAGE:
             raise _no_room(path, error) from None
         raise CustomCNNError(
@@ -211,6 +211,11 @@ def load_model(path: Path, *, whole: bool = False) -> "keras.Model":
 
         model = keras.Model(model.input, model.outputs[0], name=model.name)
     return devices.suited(model)
+
+
+def _lacks_temporary_folder(error: Exception) -> bool:
+    """Tell whether there is no temporary folder that may be written to, where Keras would unpack the weights."""
+    return isinstance(error, OSError) and not error.filename and error.errno == errno.ENOENT
 
 
 def _loaded(path: Path) -> "keras.Model":

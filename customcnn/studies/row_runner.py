@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from customcnn.data.manifest import Manifest
-from customcnn.errors import CustomCNNError
+from customcnn.errors import CustomCNNError, is_out_of_memory
 from customcnn.evaluation.evaluate import evaluate
 from customcnn.io.atomic import write_text
 from customcnn.model_selection.crossval import crossval
@@ -79,7 +79,7 @@ def why(error: Exception) -> str:
     """Return one line for any error."""
     if isinstance(error, CustomCNNError):
         return str(error)
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return "Not enough memory. Give --set a smaller batch_size or input_size."
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first[:300]}"

@@ -101,6 +101,7 @@ def visualize_run(
     *,
     weights: str = "best",
     out: Path | None = None,
+    replace: bool = False,
     device: str = "auto",
     wanted: Wanted | None = None,
     workers: int | None = None,
@@ -113,6 +114,7 @@ def visualize_run(
         images: files, or folders of them; with `wanted.data` there may be none.
         weights: "best" or "last".
         out: the folder to make; None for `activations` in the run, which is written over.
+        replace: write over an `out` that is not empty.
         device: "auto", "cpu" or "gpu".
         wanted: what to show; None for what is quick.
         workers: threads for decoding DATA; None for one a core.
@@ -135,7 +137,7 @@ def visualize_run(
     model = load_model(path)
     require_layers(model, wanted.layers, kinds, wanted.what, wanted.style)
     work = _Work(model, info, kinds, wanted, run_notes(run.read_manifest()))
-    with Staging(out or run.activations, replace=out is None) as folder:
+    with Staging(out or run.activations, replace=replace or out is None) as folder:
         shown = _look_at_network(work, folder, run, pictures, paths, workers, progress)
         about = {"network": f"{info.model}, {weights} weights", "epochs": info.epoch}
         sections = _look_at_images(work, folder, paths, about, shown, progress)

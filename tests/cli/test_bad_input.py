@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from customcnn.cli import main
+from customcnn.cli import cli, main
 from customcnn.io.atomic import RESUME_FILE
 from customcnn.models import get_spec
 from tests.support.commands import error_line, printed
@@ -55,6 +55,16 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def advised(message: str) -> set[str]:
+    """Return the options that an error names, less those of another command that it gives as a whole line."""
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"customcnn \w+[^.;]*", "", message)))
+
+
+def options(name: str) -> set[str]:
+    """Return the options of a command."""
+    return {option for parameter in cli.commands[name].params for option in parameter.opts}
+
+
 @pytest.fixture
 def fails(here, shell) -> Callable[..., str]:
     """Return a function that runs a command line, holds that it fails as it should, and gives the error's text."""
@@ -62,6 +72,7 @@ def fails(here, shell) -> Callable[..., str]:
     def run(*words: object) -> str:
         before = contents(here, folders=True)
         message = error_line(*shell(*words))
+        assert advised(message) <= options(str(words[0])), "the command does not have what the error advises"
         assert contents(here, folders=True) == before, "something was left behind"
         return message
 
@@ -310,6 +321,46 @@ def test_pictures_that_are_not_there(here, fails, trained, name):
     (here / "empty").mkdir()
     assert "'no\\nwhere.png', which does not exist" in fails(name, trained, "no\nwhere.png", *out)
     assert "'empty', a folder without images" in fails(name, trained, "empty", *out)
+
+
+READ_FOLDERS: dict[str, Words] = {
+    "audit": ["audit", "data"],
+    "augment": ["augment", "data", "dst", "--workers", 1],
+    "calibrate": ["calibrate", "run", "data"],
+    "crop": ["crop", "data", "dst", "--size", 10],
+    "crossval": ["crossval", "data", "--model", "small", "--out", "dst"],
+    "evaluate": ["evaluate", "run", "data"],
+    "leakage": ["leakage", "data", "--group-pattern", "cnmc", "--out", "dst"],
+    "pack": ["pack", "data", "--size", 22],
+    "pretrain": ["pretrain", "data", "--model", "small", "--out", "dst"],
+    "split": ["split", "data", "dst"],
+    "train": ["train", "data", "--model", "small", "--out", "dst"],
+    "tune": ["tune", "data", "--recipe", "search.toml", "--out", "dst"],
+    "visualize": ["visualize", "run", "--data", "data", "--out", "dst"],
+}
+"""All commands that refuse what is no image in class folders."""
+
+
+@pytest.mark.parametrize("name", READ_FOLDERS)
+def test_what_does_not_belong_is_left_out_by_commands_that_can(here, shell, name):
+    class_folders(here / "data", () if name == "split" else PARTS)
+    stray = next((here / "data").rglob("all")) / "notes.txt"
+    stray.write_text("x")
+    (here / "search.toml").write_text('model = "small"\ninput_size = 22\n[search]\nseed = [1, 2]\n')
+    message = error_line(*shell(*READ_FOLDERS[name]))
+    assert "notes.txt" in message
+    assert advised(message) <= options(name)
+    assert ("--skip-bad" in message) == ("--skip-bad" in options(name))
+
+
+@pytest.mark.parametrize("name", ["crop", "augment"])
+def test_a_name_that_becomes_too_long_is_named(here, fails, name):
+    class_folders(here / "data")
+    long = "n" * 249 + (".bmp" if name == "augment" else ".jpg")
+    picture(3).save(here / "data" / "all" / long)
+    message = fails(*ON_CLASSES[name])
+    assert message.startswith("A file's name has 255 bytes at most") and "nnnn" in message
+    assert ".partial" not in message
 
 
 # ---------------------------------------------------------------- pictures that are converted

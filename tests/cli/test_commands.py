@@ -1,5 +1,7 @@
 """The command line: help, statuses, what goes to which stream, Ctrl-C, closed pipes."""
 
+import errno
+import json
 import os
 import re
 import signal
@@ -12,7 +14,7 @@ import click
 import pytest
 
 import customcnn
-from customcnn.cli import cli, explain, main
+from customcnn.cli import cli, explain, fitted, main
 from customcnn.errors import CustomCNNError
 from tests.support.commands import error_line
 
@@ -158,7 +160,12 @@ def test_a_traceback_with_debug_and_none_without(tmp_path):
         ),
         (
             PermissionError(13, "Permission denied"),
-            "The system refused a file operation: Permission denied. Check the space and the permissions there.",
+            "The system refused a file operation: Permission denied. Check the space and the permissions where it "
+            "writes, also in the temporary folder (the variable TMPDIR).",
+        ),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "a" * 4),
+            "The system refused a file operation: File name too long. Received: 'aaaa'. Give a shorter name.",
         ),
         (OSError("odd\nthing"), "Unexpected OSError: odd (use --debug to see where, and report it)"),
         (ValueError("\n one\ntwo"), "Unexpected ValueError: one (use --debug to see where, and report it)"),
@@ -170,7 +177,23 @@ def test_what_is_said_of_an_error(error, text):
 
 
 def test_what_is_said_of_too_little_memory():
-    assert explain(MemoryError()).startswith("Not enough memory. ")
+    text = "Not enough memory. Use fewer --workers, or for a network a smaller batch_size or input_size."
+    assert explain(MemoryError()) == text
+    resource = type("ResourceExhaustedError", (Exception,), {})  # TensorFlow's; loading it takes seconds
+    for error in (
+        resource("{{function_node}} OOM when allocating tensor"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4 bytes"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried 4 bytes"),
+    ):
+        assert explain(error) == text
+    assert explain(MemoryError(), ["--out"]) == "Not enough memory. Use a smaller batch_size or input_size."
+
+
+def test_a_way_out_that_the_command_lacks_is_left_out():
+    message = "Class folders hold images and nothing else. Received: 'a/x.txt' (no image). Remove it or use --skip-bad."
+    assert fitted(message, ["--skip-bad", "--out"]) == message
+    assert fitted(message, ["--out"]) == message.replace(" or use --skip-bad", "")
+    assert fitted("Put it back, or use --skip-bad.", []) == "Put it back."
 
 
 # ---------------------------------------------------------------- streams, pipes, terminals
@@ -196,6 +219,20 @@ def test_names_with_stray_bytes_can_be_printed(tmp_path, make_folder):
     output, errors = done.communicate()
     assert (done.returncode, errors.count(b"Error")) == (0, 0)
     assert output.splitlines()[1].split()[-1] == b"6"
+
+
+@pytest.mark.parametrize("closed", ["<&- 2>&-", "<&- >&- 2>&-"])
+def test_without_standard_streams_the_work_is_done(tmp_path, make_folder, closed):
+    """As in a service; a file that is opened must not take the place of a stream."""
+    data = make_folder({"all": 4, "hem": 4})
+    words = ["split", data, tmp_path / "parts", "--workers", 1, "--json"]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "customcnn", *map(str, words)],
+        stdout=subprocess.PIPE,
+    )
+    assert done.returncode == 0
+    assert not done.stdout if ">&- " in closed else json.loads(done.stdout)["folder"] == str(tmp_path / "parts")
+    assert (tmp_path / "parts" / "manifest.csv").read_text().count("\n") == 9
 
 
 @pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["--help"], ["train", "--help"]])
