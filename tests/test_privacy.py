@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,24 +49,50 @@ def addresses(trace: str) -> list[str]:
 @pytest.mark.parametrize("extra", ACTIONS)
 def test_no_extra_speaks_to_anybody(extra, tmp_path):
     """Without CI in the environment, which some libraries take for "send nothing", and with an empty HOME."""
+    assert watched(ACTIONS[extra], tmp_path) == []
+    assert not [name for name in TRACKERS if (tmp_path / "home" / name).exists()]
+
+
+RAY = """
+import time
+from customcnn.cluster.ray_cluster import connect
+from customcnn.io.atomic import sha256
+with connect("ray") as cluster:
+    assert len(list(cluster.map(sha256, [b"1", b"2"]))) == 2
+    time.sleep(5)  # it would ask some seconds after its start
+"""
+
+
+@pytest.mark.ray
+def test_a_ray_of_our_own_asks_nobody_and_imports_nothing_of_the_working_directory(tmp_path):
+    pytest.importorskip("ray")
+    for name in ("customcnn", "struct", "socket", "numpy"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write('{name} ')")
+    assert watched(RAY, tmp_path, "-P") == []
+    assert not (tmp_path / "ran").exists()
+    assert not [name for name in (*TRACKERS, ".ray") if (tmp_path / "home" / name).exists()]
+
+
+def watched(code: str, tmp_path: Path, *flags: str) -> list[str]:
+    """Run Python code in a folder, with an empty HOME, and return the addresses that it and what it starts speak to."""
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
-    home, log = tmp_path / "home", tmp_path / "calls"
+    home, log, said = tmp_path / "home", tmp_path / "calls", tmp_path / "said"
     home.mkdir()
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "PYTHONPATH", "LANG", "LD_LIBRARY_PATH")}
-    code = [sys.executable, "-c", ACTIONS[extra]]
     calls = "trace=connect,sendto,sendmsg,sendmmsg"
-    done = subprocess.run(
-        ["strace", "-f", "--seccomp-bpf", "-qq", "-o", log, "-e", calls, *code],
-        env={**kept, "HOME": str(home), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert addresses(log.read_text(errors="replace")) == []
-    assert not [name for name in TRACKERS if (home / name).exists()]
+    with said.open("w") as streams:  # no pipe: what Ray starts would keep it open
+        done = subprocess.run(
+            ["strace", "-f", "--seccomp-bpf", "-qq", "-o", log, "-e", calls, sys.executable, *flags, "-c", code],
+            env={**kept, "HOME": str(home), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+            stdin=subprocess.DEVNULL,
+            stdout=streams,
+            stderr=streams,
+            timeout=300,
+            cwd=tmp_path,
+        )
+    assert done.returncode == 0, said.read_text()[-2000:]
+    return addresses(log.read_text(errors="replace"))
 
 
 def test_an_address_is_seen_in_a_trace():

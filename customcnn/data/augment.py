@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from customcnn.data.apportion import apportion
-from customcnn.data.augmentor import Operations, augment_image, draw_view
+from customcnn.data.augmentor import Operations, as_seed, augment_image, draw_view
 from customcnn.data.manifest import MANIFEST, Manifest, Record, fingerprint, require_classes
 from customcnn.errors import CustomCNNError, show
 from customcnn.images.decode import DECODING, encode, kind, lossless_format, read_image, to_rgb
@@ -172,7 +172,7 @@ def _by_class(train: Manifest) -> dict[str, list[Record]]:
 def _uses(records: list[Record], wanted: int, seed: int) -> Iterator[tuple[Record, int]]:
     """Return the records of one class in random order, with how often each is used: equally, give or take one."""
     order = list(records)
-    random.Random(f"{seed}/{records[0].label}").shuffle(order)
+    random.Random(as_seed(f"{seed}/{records[0].label}")).shuffle(order)
     rounds, rest = divmod(wanted, len(order))
     return ((record, rounds + (i < rest)) for i, record in enumerate(order))
 

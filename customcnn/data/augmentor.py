@@ -133,12 +133,17 @@ def shifted(image: Image.Image, right: int, down: int) -> Image.Image:
     return Image.fromarray(np.asarray(image)[rows[:, None], columns])
 
 
+def as_seed(text: str) -> bytes:
+    """Return what `random` itself makes of a text, also of a name with bytes that are not UTF-8, which it refuses."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def augment_image(image: Image.Image, operations: Operations, seed: str) -> Image.Image:
     """Apply the operations to one RGB image, all chance drawn from the seed; the global generators are put back."""
     pipeline = _pipeline(operations)
     state, numpy_state = random.getstate(), np.random.get_state()
     try:
-        random.seed(seed)
+        random.seed(as_seed(seed))
         np.random.seed(random.getrandbits(32))
         return pipeline(image.copy())  # Augmentor's random_erasing paints into the image that it is given
     finally:
@@ -157,7 +162,7 @@ def draw_view(operations: Operations, seed: str) -> tuple[int, bool, bool]:
     Returns:
         Quarter turns against the clock (-1, 0 or 1); then whether mirrored left to right; then whether top to bottom.
     """
-    chance = random.Random(seed)
+    chance = random.Random(as_seed(seed))
     chance.getrandbits(32)  # numpy's seed, there
 
     def fires(asked_for: bool, most: int) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from customcnn.data.augment import COUNT, augment_folder
-from customcnn.data.augmentor import Operations
+from customcnn.data.augmentor import Operations, as_seed
 from customcnn.data.crop import crop_folder
 from customcnn.data.manifest import MANIFEST, Manifest, Record, require_classes, scan, with_group_pattern
 from customcnn.data.names import without_split
@@ -89,7 +89,7 @@ def limited(records: Iterable[Record], limit: int) -> list[Record]:
         places[record.split, record.label][record.group].append(record)
     chosen = []
     for (part, label), groups in places.items():
-        rng = random.Random(f"{part}/{label}")
+        rng = random.Random(as_seed(f"{part}/{label}"))
         queues = [rng.sample(members, len(members)) for members in groups.values()]
         rng.shuffle(queues)
         in_turn = [queue[i] for i in range(max(map(len, queues))) for queue in queues if i < len(queue)]

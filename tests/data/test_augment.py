@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import os
 import random
 import re
 from collections import Counter
@@ -462,17 +463,26 @@ def test_a_damaged_image_is_one_line_and_leaves_nothing(make_folder, tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_names_with_anything_in_them_are_kept(tmp_path):
-    names = ["with space.png", "quo'te\".png", "new\nline.png", "ünïcode 细胞.png", "UPPER.PNG"]
-    for label in ("all", "hem"):
+@pytest.mark.parametrize("operations", [Operations(), Operations(rotate=5)], ids=["exact", "any"])
+@pytest.mark.parametrize("all_cells", ["all", os.fsdecode(b"al\xff")])
+def test_names_with_anything_in_them_are_kept(tmp_path, all_cells, operations):
+    names = [
+        "with space.png",
+        "quo'te\".png",
+        "new\nline.png",
+        "ünïcode 细胞.png",
+        "UPPER.PNG",
+        os.fsdecode(b"\xff.png"),
+    ]
+    for label in (all_cells, "hem"):
         (tmp_path / "data" / label).mkdir(parents=True)
         for name in names:
             NOISE.save(tmp_path / "data" / label / name)
-    result = augment(tmp_path / "data", tmp_path / "out", 10)
+    result = augment(tmp_path / "data", tmp_path / "out", 12, operations=operations)
     read = read_manifest(tmp_path / "out/manifest.csv").records
     assert read == result.manifest.records
     assert {record.path.replace("-aug0000", "") for record in read} == {
-        f"{c}/{n}" for c in ("all", "hem") for n in names
+        f"{c}/{n}" for c in (all_cells, "hem") for n in names
     }
 
 

@@ -1,6 +1,7 @@
 """The quick reader gives Pillow's bytes: for every kind of file, for every size, and for what is damaged its error."""
 
 import io
+import os
 import subprocess
 import sys
 
@@ -150,6 +151,18 @@ def test_packs_are_the_same_bytes(make_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "WORTH", 1)
     np.testing.assert_array_equal(np.array(pack(scan(one), (30, 30)).images), plain)
     np.testing.assert_array_equal(stream(scan(one), (30, 30)).images[:], plain)
+
+
+def test_where_nothing_can_be_written_numba_is_done_without(tmp_path):
+    """It keeps what it compiles beside the source or in the home directory, or fails; a container may have neither."""
+    read_only = ["unshare", "--mount", "sh", "-c", 'mount -o remount,bind,ro / && exec "$@"', "sh"]
+    if subprocess.run([*read_only, "true"], capture_output=True).returncode:
+        pytest.skip("this machine lets us make nothing read-only")
+    code = "from customcnn.images.readers import is_quick; assert not is_quick()"
+    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    environment |= {"HOME": "/nowhere", "XDG_CACHE_HOME": "/nowhere"}
+    done = subprocess.run([*read_only, sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 NUMBA_ALONE = """

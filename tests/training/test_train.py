@@ -831,6 +831,38 @@ def test_a_process_without_an_error_stream(monkeypatch):
     assert devices.configure("cpu") == "cpu"
 
 
+@pytest.mark.backend
+def test_a_file_of_settings_for_an_older_keras_changes_nothing(tmp_path, shell):
+    old = {"floatx": "float64", "epsilon": 1e-07, "backend": "tensorflow", "image_data_format": "channels_first"}
+    (tmp_path / "keras.json").write_text(json.dumps(old))
+    words = ["summary", "small", "--input-size", "22"]
+    environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-m", "customcnn", *words],
+        env={**environment, "KERAS_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == shell(*words)
+
+
+def test_a_file_of_settings_with_a_backend_of_the_past_is_named(tmp_path):
+    (tmp_path / "keras.json").write_text('{"backend": "theano"}')
+    environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, "-m", "customcnn", "summary", "small"],
+        env={**environment, "KERAS_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        rf"Error: Keras reads its settings from a file\. Received: '{tmp_path}/keras.json' \([^\n]*theano[^\n]*\)\. "
+        r"Delete it if it is older than Keras 3, or set KERAS_BACKEND to tensorflow, jax or torch\.\n",
+        done.stderr,
+    )
+
+
 def test_a_backend_that_is_not_installed(tmp_path):
     command = [sys.executable, "-m", "customcnn", "summary", "small"]
     environment = os.environ | {"KERAS_BACKEND": "nonsense"}
