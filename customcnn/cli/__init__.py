@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         command = next((cli.commands[word] for word in given if word in cli.commands), cli)
-        options = {option for parameter in command.params for option in parameter.opts}
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         message, status, error = f"Error: {fitted(explain(caught, options), options)}", 1, caught
     if isinstance(error, BrokenPipeError):
         # Whoever read our output has left, as `head` does. Python would complain once more while it closes the pipe.

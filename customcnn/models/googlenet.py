@@ -68,7 +68,7 @@ def googlenet(
     if auxiliary and side < AUXILIARY_LEAST:
         raise CustomCNNError(
             f"googlenet with its auxiliary classifiers needs at least {AUXILIARY_LEAST} x {AUXILIARY_LEAST} pixels. "
-            f"Received: {side} x {side}. Give a larger --set input_size or leave out auxiliary."
+            f"Received: {side} x {side}. Give a larger input_size or leave out auxiliary."
         )
     image, x = rgb_input(input_size, normalize, center_crop)
     x = _stem(x, batch_norm)

@@ -45,7 +45,7 @@ def checked_size(spec: ModelSpec, received: object, center_crop: object = 0) -> 
         way_out = f" or choose {fitting.name}" if fitting else ""
         raise CustomCNNError(
             f"{spec.name} needs an input of at least {least} x {least} pixels. Received: {height} x {width}. "
-            f"Give a larger --set input_size{way_out}."
+            f"Give a larger input_size{way_out}."
         )
     if center_crop and not least <= center_crop <= min(height, width):  # type: ignore[operator]
         raise CustomCNNError(

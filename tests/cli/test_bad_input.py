@@ -62,7 +62,7 @@ def advised(message: str) -> set[str]:
 
 def options(name: str) -> set[str]:
     """Return the options of a command."""
-    return {option for parameter in cli.commands[name].params for option in parameter.opts}
+    return {option for given in cli.commands[name].params for option in (*given.opts, *given.secondary_opts)}
 
 
 @pytest.fixture

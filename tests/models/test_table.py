@@ -228,7 +228,7 @@ def test_minimum_size_is_a_limit(least, name):
         with pytest.raises(CustomCNNError) as caught:
             build_model(name, input_size=size)
         rule = f"{name} needs an input of at least {least_size} x {least_size} pixels. Received: {height} x {width}. "
-        assert str(caught.value).startswith(rule + "Give a larger --set input_size")
+        assert str(caught.value).startswith(rule + "Give a larger input_size")
         assert "\n" not in str(caught.value)
 
 
@@ -435,7 +435,7 @@ KNOWN = "The model must be one of those that customcnn models lists. "
 SIZES = "input_size must be a whole number of pixels, or two: height and width. "
 SMALL = "small needs an input of at least 22 x 22 pixels. "
 ALEXNET = "alexnet needs an input of at least 67 x 67 pixels. "
-LARGER = "Give a larger --set input_size"
+LARGER = "Give a larger input_size"
 CLASSES = "small needs a whole number of classes, 2 or more. "
 SHARE = "dropout must be a share of 0 or more and below 1. "
 EVERYWHERE = "freeze, normalize, center_crop"

@@ -500,7 +500,7 @@ def test_a_class_without_training_images(tmp_path):
         ({"positive": "blast"}, "The positive class is one of two. Received: 'blast' for the classes 'all', 'hem'."),
         (
             {"input_size": 21},
-            "small needs an input of at least 22 x 22 pixels. Received: 21 x 21. Give a larger --set input_size or "
+            "small needs an input of at least 22 x 22 pixels. Received: 21 x 21. Give a larger input_size or "
             "choose residual.",
         ),
     ],
