@@ -29,7 +29,11 @@ def leave_out_working_directory() -> None:
     the package itself was found there, it comes last.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
-    if sys.flags.safe_path or os.path.abspath(sys.path[0]) != os.path.abspath(""):
+    try:
+        here = os.getcwd()
+    except OSError:  # it was deleted
+        return
+    if sys.flags.safe_path or os.path.abspath(sys.path[0]) != here:
         return
     del sys.path[0]
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

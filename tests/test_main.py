@@ -41,6 +41,14 @@ def test_the_module_runs_nothing_of_the_working_directory(hostile, make_folder):
     assert not (hostile.parent / "ran").exists()
 
 
+def test_where_the_working_directory_is_gone_the_program_starts(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = f"import os, sys; os.rmdir({str(gone)!r}); sys.argv = ['customcnn', 'models']; sys.path[0] = '/nowhere'\n"
+    done = run("-c", code + "from customcnn.__main__ import main; main()", cwd=gone)
+    assert done.returncode == 0, done.stderr
+
+
 CTRL_C_AT = """
 import signal, sys
 class Press:

@@ -40,7 +40,7 @@ def configure(device: str = "auto") -> str:
     with silent_stderr():
         try:
             import keras
-        except (ImportError, ValueError, AttributeError) as error:  # the last two also from a file of settings
+        except (ImportError, ValueError, AttributeError) as error:  # the last two from a file of settings
             raise CustomCNNError(_why_no_keras(error)) from None
         # Whatever an old keras.json says: the networks here are built for this.
         keras.config.set_image_data_format("channels_last")
@@ -59,7 +59,7 @@ def configure(device: str = "auto") -> str:
 
 def _why_no_keras(error: Exception) -> str:
     settings = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras")) / "keras.json"
-    if "KERAS_BACKEND" not in os.environ and settings.is_file():
+    if "KERAS_BACKEND" not in os.environ and settings.is_file() and not isinstance(error, ImportError):
         return (
             f"Keras reads its settings from a file. Received: {show(settings)} ({error}). "
             "Delete it if it is older than Keras 3, or set KERAS_BACKEND to tensorflow, jax or torch."

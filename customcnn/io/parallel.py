@@ -222,6 +222,8 @@ def _starting() -> Iterator[None]:
     finally:
         if before is None:
             os.environ.pop(SAFE_PATH, None)
+        else:
+            os.environ[SAFE_PATH] = before
 
 
 @contextmanager
