@@ -16,13 +16,15 @@ from fastapi import FastAPI
 
 from customcnn.inference.classifier import Classifier
 from customcnn.serve.app import build_app
+from customcnn.serve.connections import CONNECTIONS, Connection
 from customcnn.serve.limits import Limits, is_loopback
 from customcnn.serve.listener import url
 from customcnn.serve.middleware import Guard
 from customcnn.serve.service import Service
 
-CONNECTIONS = 512
-"""More at once are told to come back later."""
+BACKLOG = 128
+"""Connections that wait to be taken: as many are taken at once, and each has a file descriptor, of which many systems
+give a process 1,024."""
 
 LAST_SECONDS = 2
 """For requests that are being answered when the server is stopped."""
@@ -79,7 +81,7 @@ def configuration(app: Guard) -> uvicorn.Config:
     """Return how the app is run."""
     return uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -87,6 +89,7 @@ def configuration(app: Guard) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         limit_concurrency=CONNECTIONS,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=LAST_SECONDS,
     )
 
