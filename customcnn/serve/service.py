@@ -1,10 +1,8 @@
 """What answers: images in bytes go in; predictions, and where wanted pictures, come out."""
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -20,6 +18,7 @@ from customcnn.images.sizes import size_note
 from customcnn.inference.classifier import Classifier
 from customcnn.inference.decision import Prediction
 from customcnn.serve.batching import Batcher
+from customcnn.serve.decoders import Decoders, in_thread
 from customcnn.serve.limits import MB, Limits, Refused
 from customcnn.serve.multipart import Upload
 
@@ -77,9 +76,9 @@ class Service:
 
     def __init__(self, classifier: Classifier, limits: Limits) -> None:
         self.classifier, self.limits = classifier, limits
-        self._decoders = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "customcnn-decode")
+        self._decoders = Decoders()
         self._batcher = Batcher(classifier.outputs)
-        self._one_large = threading.Lock()
+        self._one_large = asyncio.Semaphore(1)
         self._places = asyncio.Semaphore(LARGE_AT_ONCE)
         self._loading = threading.Lock()
         self._grad_cam: GradCam | None = None
@@ -96,8 +95,7 @@ class Service:
         self._batcher.submit(np.zeros((*self.classifier.info.input_size, 3), np.uint8)).result()
 
     def close(self) -> None:
-        """End the threads."""
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        """End the thread that computes; those that decode end by themselves, or with the process."""
         self._batcher.close()
 
     @asynccontextmanager
@@ -133,9 +131,10 @@ class Service:
         return list(await asyncio.gather(*(self._answer(upload, shown) for upload in uploads)))
 
     async def _answer(self, upload: Upload, shown: bool) -> Answer:
-        loop = asyncio.get_running_loop()
         try:
-            decoded = await loop.run_in_executor(self._decoders, self._decode, upload, shown)
+            large = await self._decoders.run(lambda: _is_large(upload.data))
+            async with self._one_large if large else nullcontext():
+                decoded = await self._decoders.run(lambda: self._decode(upload, shown))
         except BadImage as error:
             return Answer(upload.name, error=str(error))
         except MemoryError:
@@ -149,10 +148,9 @@ class Service:
         return Answer(upload.name, prediction, "", decoded.kind, decoded.pixels, decoded.shown, warning)
 
     def _decode(self, upload: Upload, shown: bool) -> _Decoded:
-        with self._one_large if _is_large(upload.data) else nullcontext():
-            image = open_image(upload.data, upload.name)
-            pixels = self.classifier.pixels(image)
-            small = _small(image) if shown else None
+        image = open_image(upload.data, upload.name)
+        pixels = self.classifier.pixels(image)
+        small = _small(image) if shown else None
         return _Decoded(pixels, kind(image), self.classifier.judge.look(pixels), small, image.size)
 
     async def explain(self, answer: Answer) -> np.ndarray | None:
@@ -160,7 +158,7 @@ class Service:
         if answer.prediction is None or answer.pixels is None:
             return None
         # Where an export computes, Keras is loaded only now, and others are answered meanwhile.
-        await asyncio.to_thread(self._load)
+        await in_thread(self._load)
         if self._grad_cam is None:
             return None
         pixels, index = answer.pixels, self.classifier.classes.index(answer.prediction.label)
