@@ -8,24 +8,25 @@ from customcnn.report.run_facts import NOT_MEDICAL
 from customcnn.serve.limits import MB
 from customcnn.serve.service import Service
 
-CURL = """<pre>curl -F file=@cell.bmp http://127.0.0.1:7860/predict
-curl -F file=@one.png -F file=@two.png http://127.0.0.1:7860/predict</pre>"""
+CURL = """<pre>curl -F file=@cell.bmp {address}/predict
+curl -F file=@one.png -F file=@two.png {address}/predict</pre>"""
 
 FORM = """<form action="/predict" method="post" enctype="multipart/form-data">
 <p><label>Images <input type="file" name="file" accept="image/*" multiple required></label>
 <button type="submit">Send</button></p></form>"""
 
 
-def documentation(description: Mapping[str, Any], service: Service) -> str:
+def documentation(description: Mapping[str, Any], service: Service, address: str) -> str:
     """Return the page.
 
     Args:
         description: the app's, OpenAPI 3.
         service: what answers.
+        address: of the server, as the reader called it: "http://127.0.0.1:7860".
     """
     schemas = description.get("components", {}).get("schemas", {})
     sections = [
-        Section("Try it", [Html(CURL), Html(FORM), *_limits(service)]),
+        Section("Try it", [Html(CURL.format(address=escape(address))), Html(FORM), *_limits(service)]),
         Section("Addresses", _addresses(description["paths"])),
         Section("What comes back", [block for name in sorted(schemas) for block in _schema(name, schemas[name])]),
     ]

@@ -135,8 +135,8 @@ def build_app(service: Service) -> FastAPI:
         return FileResponse(path, media_type="text/html; charset=utf-8", headers=NO_STORE)
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return HTMLResponse(documentation(app.openapi(), service))
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(documentation(app.openapi(), service, f"http://{request.headers['host']}"))
 
     return app
 

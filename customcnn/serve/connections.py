@@ -13,6 +13,9 @@ CONNECTIONS = 512
 HEADER = 10
 """Seconds in which a request's header must come, also after an answer."""
 
+LONGEST_HEADER = 16_384
+"""Bytes of a header."""
+
 BODY = 330
 """Seconds in which its body must come: a little more than `customcnn.serve.multipart.SLOWEST`, which has words."""
 
@@ -56,7 +59,7 @@ class Connection(H11Protocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.conn = Counted(h11.SERVER, self.conn._max_incomplete_event_size)
+        self.conn = Counted(h11.SERVER, LONGEST_HEADER)
         self._since = time.monotonic()
         self._state: object = None
         self._waiting: asyncio.TimerHandle | None = None

@@ -4,8 +4,8 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 SLOW = 1.0
 """Seconds after which an image that is still being decoded gives its place to the next one."""
@@ -31,9 +31,13 @@ class Decoders:
         """
         async with self._places:
             done = in_thread(work)
-            await asyncio.wait([done], timeout=SLOW)
-            if not done.done() and self._slow >= SLOW_AT_ONCE:
-                await asyncio.wait([done])
+            try:
+                await asyncio.wait([done], timeout=SLOW)
+                if not done.done() and self._slow >= SLOW_AT_ONCE:
+                    await asyncio.wait([done])
+            except asyncio.CancelledError:
+                done.cancel()
+                raise
         if done.done():
             return done.result()
         self._slow += 1
@@ -45,15 +49,21 @@ class Decoders:
 
 def in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
     """Return what becomes the result of some work, done in a thread that Python does not wait for when it ends."""
-    future: Future[T] = Future()
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(set_it: Callable[[Any], None], value: object) -> None:
+        if not future.done():
+            set_it(value)
 
     def run() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
+        set_it: Callable[[Any], None] = future.set_result
         try:
-            future.set_result(work())
+            value: object = work()
         except BaseException as error:
-            future.set_exception(error)
+            set_it, value = future.set_exception, error
+        with suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits
+            loop.call_soon_threadsafe(settle, set_it, value)
 
     threading.Thread(target=run, name="customcnn-decode", daemon=True).start()
-    return asyncio.wrap_future(future)
+    return future

@@ -61,10 +61,18 @@ class Refused(Exception):
         message: one line.
         images: (name, why) of the images at fault.
         after: in how many seconds to try again; 0 to say nothing about it.
+        allow: the methods that an address answers; none to say nothing about it.
     """
 
-    def __init__(self, status: int, message: str, images: list[tuple[str, str]] | None = None, after: int = 0) -> None:
-        self.status, self.message, self.images, self.after = status, message, images or [], after
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        images: list[tuple[str, str]] | None = None,
+        after: int = 0,
+        allow: tuple[str, ...] = (),
+    ) -> None:
+        self.status, self.message, self.images, self.after, self.allow = status, message, images or [], after, allow
         super().__init__(message)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -17,6 +18,9 @@ IDLE = 20
 
 SLOWEST = 300
 """Seconds in which the whole body must come."""
+
+LEAST_RATE = 10_000
+"""Bytes a second, after IDLE seconds: a body above 1 MB has one of few places, see `customcnn.serve.service`."""
 
 LINGER = 10
 """Seconds for which the rest of a body that is too large is read and thrown away: a client that is cut off while it
@@ -72,7 +76,11 @@ async def read_uploads(request: Request, limits: Limits, field_name: str) -> lis
     except ClientDisconnect:
         raise Refused(400, "The connection was closed before the end of the request.") from None
     except TimeoutError:
-        raise Refused(408, f"A request is sent without long breaks. Received: none for {IDLE} seconds.") from None
+        raise Refused(
+            408,
+            f"A request comes within {SLOWEST} seconds, without breaks of {IDLE}, at {LEAST_RATE // 1000} kB a second "
+            "or more. Received: a slower one. Send its images one by one.",
+        ) from None
     if not found.ended:
         raise _damaged()
     if not found.uploads:
@@ -91,7 +99,7 @@ async def _read(request: Request, form: "_Form", limits: Limits) -> "_Form":
     if refused and request.headers.get("expect", "").lower() == "100-continue":
         raise refused  # the client waits for a word before it sends
     chunks = request.stream()
-    size = 0
+    size, began = 0, time.monotonic()
     async with asyncio.timeout(SLOWEST):
         while not refused:
             async with asyncio.timeout(IDLE):
@@ -99,6 +107,9 @@ async def _read(request: Request, form: "_Form", limits: Limits) -> "_Form":
             if chunk is None:
                 return form
             size += len(chunk)
+            seconds = time.monotonic() - began
+            if seconds > IDLE and size < LEAST_RATE * seconds:
+                raise TimeoutError
             try:
                 form.write(chunk)
                 refused = _too_large(limits) if size > limits.max_request else None

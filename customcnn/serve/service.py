@@ -12,7 +12,7 @@ from PIL import Image
 from customcnn.data.leakage import DRAWN
 from customcnn.errors import CustomCNNError, show
 from customcnn.explain.gradcam import GradCam
-from customcnn.images.decode import FORMATS, BadImage, kind, open_image, resize, to_rgb
+from customcnn.images.decode import FORMATS, kind, open_image, resize, to_rgb
 from customcnn.images.limits import BoundedFile
 from customcnn.images.sizes import size_note
 from customcnn.inference.classifier import Classifier
@@ -135,7 +135,7 @@ class Service:
             large = await self._decoders.run(lambda: _is_large(upload.data))
             async with self._one_large if large else nullcontext():
                 decoded = await self._decoders.run(lambda: self._decode(upload, shown))
-        except BadImage as error:
+        except CustomCNNError as error:
             return Answer(upload.name, error=str(error))
         except MemoryError:
             raise Refused(503, "Not enough memory for this image now. Try again later.", after=PATIENCE) from None

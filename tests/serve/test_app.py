@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -215,6 +216,22 @@ def test_who_waits_for_a_word_is_refused_before_the_body(client):
         head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {TYPE}\r\nContent-Length: 30000000\r\n"
         connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
         assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_that_drips_is_refused(client, monkeypatch):
+    monkeypatch.setattr("customcnn.serve.multipart.IDLE", 0.3)
+    monkeypatch.setattr("customcnn.serve.multipart.LEAST_RATE", 10**6, raising=False)
+    monkeypatch.setattr("customcnn.serve.middleware.SMALL_SECONDS", 0.3, raising=False)
+
+    def drips() -> Iterator[bytes]:
+        yield multipart([("a.png", b"")], end=False)[:-2]
+        for _ in range(20):
+            time.sleep(0.1)
+            yield bytes(100)
+
+    headers = {"content-type": TYPE, "transfer-encoding": "chunked"}
+    for path in ("/predict", "/gradio_api/queue/join"):
+        assert "Received" in refusal(client.ask("POST", path, drips(), headers), 408)
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,11 @@ def test_what_does_not_go_on_is_cut_off(client, monkeypatch, data):
 
 def test_who_does_not_read_is_cut_off(client, monkeypatch):
     monkeypatch.setattr(connections, "READING", 0.1, raising=False)
-    with connected(client, b"GET /large HTTP/1.1\r\n" + HEAD + b"\r\n") as connection:
-        with pytest.raises(ConnectionError):
-            for _ in range(200):
-                time.sleep(0.05)
-                connection.sendall(b" ")
+    request = b"GET /large HTTP/1.1\r\n" + HEAD + b"\r\n"
+    with connected(client, request) as connection, pytest.raises(ConnectionError):
+        for _ in range(200):
+            time.sleep(0.05)
+            connection.sendall(b" ")
     monkeypatch.undo()
     with connected(client, b"GET /large HTTP/1.1\r\nConnection: close\r\n" + HEAD + b"\r\n") as connection:
         assert len(everything(connection)) > len(ANSWER), "who reads gets all of it"

@@ -56,14 +56,16 @@ def test_a_failure_is_raised():
 
 def test_the_process_ends_while_one_decodes():
     program = """
-import asyncio, threading
+import asyncio, threading, time
 from customcnn.serve.decoders import Decoders
 
 async def main():
-    task = asyncio.create_task(Decoders().run(threading.Event().wait))
+    pool = Decoders()
+    for work in (threading.Event().wait, lambda: time.sleep(0.3)):
+        asyncio.create_task(pool.run(work))
     await asyncio.sleep(0.1)
-    task.cancel()
 asyncio.run(main())
+time.sleep(0.5)
 print("the end")
 """
     done = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True)
