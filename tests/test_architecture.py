@@ -95,10 +95,10 @@ LOADED_AT_THE_TOP: dict[str, set[str]] = {
     "keras": {"models", "training/callbacks.py"},
     "numba": {"images/fast_resize.py"},
     "sklearn": {"estimator.py"},
-    "gradio": {"serve/page.py"},
+    "gradio": {"serve/page.py", "serve/answer_queue.py"},
     "fastapi": {"serve/app.py", "serve/page.py", "serve/server.py"},
     "starlette": {"serve"},
-    "uvicorn": {"serve/server.py"},
+    "uvicorn": {"serve/server.py", "serve/connections.py"},
 }
 """Where a heavy library may be imported while the module is loaded: only in modules that functions import."""
 

@@ -14,8 +14,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 
 from customcnn.html.page import data_uri, escape
 from customcnn.report.run_facts import NOT_MEDICAL
+from customcnn.serve.answer_queue import put_in_order
 from customcnn.serve.examples import example_uploads, thumbnail
 from customcnn.serve.limits import MB, Refused
+from customcnn.serve.middleware import PROBLEM, fault
 from customcnn.serve.multipart import Upload, read_uploads
 from customcnn.serve.page_style import STYLE
 from customcnn.serve.result_cards import heading, notice, results
@@ -33,18 +35,18 @@ THUMBNAIL = 160  # pixels
 EMPTY = "No image yet."
 
 
-def add_page(app: FastAPI, service: Service, examples: Path | None) -> None:
+def add_page(app: FastAPI, service: Service, examples: Path | None, log: Callable[[str], object]) -> None:
     """Put the page at / of an app.
 
     Args:
         app: has its other addresses already.
         service: what answers.
         examples: a folder of example images; None for drawn cells where the network knows such.
+        log: receives the faults of our own, each in one line.
     """
     store = Store(Path(get_upload_folder()), LARGE_AT_ONCE * service.limits.max_request)
     _add_uploads(app, service, store)
-    blocks = _blocks(service, store, example_uploads(service.classifier.info, examples))
-    blocks.queue(max_size=QUEUE, api_open=False)
+    blocks = _blocks(service, store, example_uploads(service.classifier.info, examples), log)
     gr.mount_gradio_app(
         app,
         blocks,
@@ -102,17 +104,20 @@ def _add_uploads(app: FastAPI, service: Service, store: Store) -> None:
     app.add_api_route("/gradio_api/upload_progress", progress, methods=["GET"], include_in_schema=False)
 
 
-def _blocks(service: Service, store: Store, examples: list[Upload]) -> gr.Blocks:
+def _blocks(service: Service, store: Store, examples: list[Upload], log: Callable[[str], object]) -> gr.Blocks:
     info, run = service.classifier.info, service.classifier.run
     limits = service.limits
 
-    async def dropped(files: Any) -> AsyncIterator[tuple[str, None]]:
-        async for found in answers(service, store.take(_names(files))):
+    def told(uploads: list[Upload], visit: gr.Request) -> AsyncIterator[str]:
+        return _told(answers(service, uploads, lambda: mailboxes.is_read(visit.session_hash or "")), log)
+
+    async def dropped(files: Any, visit: gr.Request) -> AsyncIterator[tuple[str, None]]:
+        async for found in told(store.take(_names(files)), visit):
             yield found, None  # the second empties the field: the next images can be dropped
 
-    def example(upload: Upload) -> Callable[[], AsyncIterator[str]]:
-        async def clicked() -> AsyncIterator[str]:
-            async for found in answers(service, [upload]):
+    def example(upload: Upload) -> Callable[[gr.Request], AsyncIterator[str]]:
+        async def clicked(visit: gr.Request) -> AsyncIterator[str]:
+            async for found in told([upload], visit):
                 yield found
 
         return clicked
@@ -135,6 +140,8 @@ def _blocks(service: Service, store: Store, examples: list[Upload]) -> gr.Blocks
         drop.upload(dropped, inputs=drop, outputs=[found, drop], preprocess=False, **listening)
         for upload, button in zip(examples, buttons, strict=True):
             button.click(example(upload), outputs=found, **listening)
+    blocks.queue(max_size=QUEUE, api_open=False)
+    mailboxes = put_in_order(blocks)
     return blocks
 
 
@@ -171,8 +178,24 @@ def _names(files: Any) -> list[str]:
     return [one["path"] for one in found if isinstance(one, dict) and isinstance(one.get("path"), str)]
 
 
-async def answers(service: Service, uploads: list[Upload]) -> AsyncIterator[str]:
-    """Yield the results of images as markup: at once without Grad-CAM, then with more and more of it."""
+async def _told(parts: AsyncIterator[str], log: Callable[[str], object]) -> AsyncIterator[str]:
+    """Pass results on; of a fault of our own Gradio would print the traceback."""
+    try:
+        async for part in parts:
+            yield part
+    except Exception as error:
+        log(fault(error, "the page"))
+        yield str(notice(PROBLEM))
+
+
+async def answers(service: Service, uploads: list[Upload], reads: Callable[[], bool]) -> AsyncIterator[str]:
+    """Yield the results of images as markup: at once without Grad-CAM, then with more and more of it.
+
+    Args:
+        service: what answers.
+        uploads: the images.
+        reads: tells whether the visit has fetched what came before; else there is nothing between first and last.
+    """
     try:
         found = await service.predict(uploads, shown=True)
     except Refused as refused:
@@ -186,4 +209,5 @@ async def answers(service: Service, uploads: list[Upload]) -> AsyncIterator[str]
     while len(maps) < expected:
         some = found[len(maps) : len(maps) + AT_ONCE]
         maps += await asyncio.gather(*(service.explain(answer) for answer in some[: expected - len(maps)]))
-        yield results(found, maps, expected, limit)
+        if len(maps) == expected or reads():
+            yield results(found, maps, expected, limit)

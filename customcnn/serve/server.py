@@ -68,7 +68,7 @@ def run_server(
         if page:
             from customcnn.serve.page import add_page
 
-            add_page(app, service, examples)
+            add_page(app, service, examples, say)
         _announce(app, lambda: _welcome(classifier, listener, host, service, say))
         config = configuration(Guard(app, host=host, rate=limits.rate, log=say))
         with _ends_at_sigterm(), _quiet_logs():

@@ -207,8 +207,11 @@ def _port(process: subprocess.Popen[str], log: Path) -> int:
 
 
 @contextmanager
-def serving(classifier: Classifier, limits: Limits = SMALL) -> Iterator[tuple[Client, list[str]]]:
-    """Serve the web API from this process; yield a client and the log."""
+def serving(
+    classifier: Classifier, limits: Limits = SMALL, *, page: bool = False
+) -> Iterator[tuple[Client, list[str]]]:
+    """Serve the web API, and where wanted the page, from this process; yield a client and the log."""
+    from customcnn.serve import quiet_environment
     from customcnn.serve.app import build_app
     from customcnn.serve.middleware import Guard
     from customcnn.serve.service import Service
@@ -216,8 +219,13 @@ def serving(classifier: Classifier, limits: Limits = SMALL) -> Iterator[tuple[Cl
     log: list[str] = []
     service = Service(classifier, limits)
     try:
-        app = Guard(build_app(service), host="127.0.0.1", rate=limits.rate, log=log.append)
-        with in_thread(app) as client:
+        inner = build_app(service)
+        if page:
+            with quiet_environment():
+                from customcnn.serve.page import add_page
+
+                add_page(inner, service, None, log.append)
+        with in_thread(Guard(inner, host="127.0.0.1", rate=limits.rate, log=log.append)) as client:
             yield client, log
     finally:
         service.close()
