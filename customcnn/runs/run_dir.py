@@ -239,8 +239,7 @@ def rows_to_csv(rows: Sequence[Mapping[str, object]]) -> str:
     text = io.StringIO()
     if rows:
         keys = list(rows[0])
-        lines: list[list[object]] = [[*keys], *([row[key] for key in keys] for row in rows)]
-        cells = [[as_text(cell) for cell in line] for line in lines]
+        cells = [[as_text(key) for key in keys], *([as_text(row[key]) for key in keys] for row in rows)]
         # A carriage return is quoted only when everything is.
         returns = any(isinstance(cell, str) and "\r" in cell for line in cells for cell in line)
         writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
