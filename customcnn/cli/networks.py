@@ -172,7 +172,8 @@ def train(
     run = RunDir(out or Path("runs") / chosen.model)
     if resume and place is None:
         run.require_begun()
-    elif resume and not run.exists():  # a job may be started again before it has written anything
+    elif resume and place is not None and place.number == 0 and not run.exists():
+        # A job that is started again may have written nothing yet.
         say(f"There is no run in {run.path} yet: the training begins.")
     if resume and run.exists():
         chosen = load_recipe(recipe, given, run.read_recipe())
