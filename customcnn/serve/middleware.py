@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -116,7 +117,11 @@ class Guard:
             if not status:
                 await answer(refused)(scope, receive, sent)
         except Exception as error:
-            self._log(fault(error, _shown(scope)))
+            if status and isinstance(error.__cause__ or error, HTTPException):
+                # Gradio's, where nothing waits for a visit: its stream has said so, and has an end to come.
+                await sent({"type": "http.response.body", "body": b""})
+            else:
+                self._log(fault(error, _shown(scope)))
             if not status:
                 await answer(Refused(500, PROBLEM))(scope, receive, sent)
         if status >= 400 or scope["path"] in WITH_IMAGES:
