@@ -120,8 +120,9 @@ def _is_of_the_page(blocks: Blocks, body: PredictBodyInternal) -> bool:
         return False
     try:
         for block, value in zip(function.inputs, body.data, strict=True):
-            if block.data_model is not None and value is not None:
-                block.data_model.model_validate(value, context={"validate_meta": True})
+            model = getattr(block, "data_model", None)  # what only lays the page out has none
+            if model is not None and value is not None:
+                model.model_validate(value, context={"validate_meta": True})
     except (ValidationError, TypeError):
         return False
     return 0 < len(body.session_hash or "") <= LONGEST_SESSION
