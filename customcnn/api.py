@@ -1,12 +1,12 @@
 """From Python and notebooks: train on a folder of images with one call, and load what was trained."""
 
+import contextlib
 import dataclasses
 import json
 import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ def in_python(message: str) -> str:
     return " ".join(part if "customcnn " in part else OPTION.sub(argument, part) for part in parts)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _errors_in_python() -> Iterator[None]:
     try:
         yield
@@ -283,7 +283,7 @@ def warn(line: str) -> None:
 def _caller() -> int:
     """Return the stacklevel, for a call of `warnings.warn` in the function that asks, of who called this package."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((PACKAGE, contextlib.__file__)):
         frame, level = frame.f_back, level + 1
     return level
 
@@ -299,7 +299,7 @@ def _in_notebook() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _notebook(total: int, label: str) -> Iterator[Advance]:
     with _tqdm()(total=total, desc=label, unit=" images", leave=False, bar_format=FORMAT) as bar:
         yield bar.update

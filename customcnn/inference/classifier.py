@@ -201,7 +201,8 @@ class Classifier:
                     name, novelty = stream.waiting.popleft()
                     found.append(self.judge.judge(name, row, novelty))
                 advance(len(raw))
-            advance(len(stream.skipped))
+            if stream.skipped:
+                advance(len(stream.skipped))
         if note := converted_note(stream.kinds):
             self.say(note)
         beside = [note] if (note := size_note(self.info.sides, stream.sizes)) else []

@@ -465,7 +465,7 @@ def test_text(trained, odd_names, shell):
 
 
 def test_text_of_a_class_with_a_newline(run, odd_names, shell):
-    save_model(load_model(run.best), replace(read_info(run.best), classes=["a\nb", "hem"]), run.best)
+    save_model(load_model(run.best), replace(read_info(run.best), classes=["a\nb", "hem"], positive="hem"), run.best)
     status, output, _ = shell("predict", run.path, odd_names)
     assert status == 0
     assert len(output.splitlines()) == len(NAMES)

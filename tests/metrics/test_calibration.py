@@ -54,7 +54,7 @@ def predictions(draw):
 def test_by_hand():
     labels = np.array([0, 1, 1, 0])
     said = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.35, 0.65]])
-    found = calibration(labels, said, ["all", "hem"], bins=2, resamples=20)
+    found = calibration(labels, said, ["all", "hem"], positive="hem", bins=2, resamples=20)
     # one bin, .5 to 1: mean confidence .7625, two of four right
     assert found["ece"]["value"] == pytest.approx(0.2625, abs=1e-12)
     # two bins of two images: .65 and .7 with one right, .8 and .9 with one right

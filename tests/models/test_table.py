@@ -529,7 +529,7 @@ SIDE = "the shorter side of the input. "
             "googlenet",
             {"auxiliary": True, "input_size": 64},
             "googlenet with its auxiliary classifiers needs at least 65 x 65 pixels. Received: 64 x 64. Give a larger "
-            "--set input_size or leave out auxiliary.",
+            "input_size or leave out auxiliary.",
         ),
         ("small", {"freeze": "some"}, f"{FREEZE}Received: 'some'. {LAYERS}"),
         ("small", {"freeze": True}, f"{FREEZE}Received: True. {LAYERS}"),

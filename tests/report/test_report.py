@@ -354,7 +354,7 @@ def test_an_ensemble_has_members_and_no_curves(trained, home, tmp_path):
 def test_an_autoencoder_is_refused_in_one_line(run, tmp_path):
     path = run.best
     facts = read_facts(run)
-    save_model(load_model(path), replace(facts.info, classes=[]), path)
+    save_model(load_model(path), replace(facts.info, classes=[], positive=""), path)
     with pytest.raises(CustomCNNError, match="an auto-encoder") as error:
         write_report(run)
     assert "\n" not in str(error.value)

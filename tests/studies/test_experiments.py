@@ -139,13 +139,20 @@ def numbers(value: Any) -> Iterator[float]:
         yield value
 
 
+WORKED_OUT = ("precision_all", "recall_all")
+"""Of figure 23; they follow from its matrix and are not printed."""
+
+
 def test_the_numbers_are_those_of_the_collected_facts(shared_data):
     facts = tomllib.loads((shared_data.parent / "published.toml").read_text("utf-8"))
     assert set(facts) == set(PUBLISHED)
     for table, values in facts.items():
         for key, value in values.items():
             if list(numbers(value)):
-                assert list(numbers(PUBLISHED[table][key])) == list(numbers(value)), f"{table}.{key}"
+                own = PUBLISHED[table][key]
+                if key == "figure_23":
+                    own = {name: number for name, number in own.items() if name not in WORKED_OUT}
+                assert list(numbers(own)) == list(numbers(value)), f"{table}.{key}"
 
 
 # ---------------------------------------------------------------- recipes

@@ -91,7 +91,8 @@ def test_the_run_holds_the_promised_files_and_no_others(trained, data):
     assert run.read_manifest().records == data.records
     assert Image.open(run.curves).format == "PNG"
     environment = json.loads(run.environment.read_text())
-    assert environment.keys() == {"command", "python", "platform", "processor", "cores", "backend", "packages", "data"}
+    about = {"command", "python", "platform", "processor", "cores", "backend", "packages", "data", "images"}
+    assert environment.keys() == about
     assert Path(environment["data"]) == data.root.resolve()
     assert environment["packages"]["numpy"] == np.__version__
 
