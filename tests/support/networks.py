@@ -1,6 +1,9 @@
 """Which networks of the table stand for others in tests that take long."""
 
+import tomllib
+
 from customcnn.models import list_models
+from tests.support import ROOT
 
 SIBLINGS = ("vgg19", "resnet152", "mobilenet", "densenet169", *(f"efficientnetb{size}" for size in "13457"))
 """Networks that differ from another of the table in depth or width alone: most tests take the other one."""
@@ -13,3 +16,6 @@ WITH_HEADS = tuple(spec.name for spec in list_models() if "head" in spec.options
 
 OF_THOSE = "mobilenetv2"
 """Stands for WITH_HEADS where a test asks for what the head does, whatever is below it."""
+
+WITH_RECIPES = {tomllib.loads(path.read_text("utf-8")).get("model") for path in (ROOT / "experiments").rglob("*.toml")}
+"""Networks that a recipe of experiments/ trains; tests/studies/test_experiments.py takes a step of each."""
