@@ -7,6 +7,7 @@ from customcnn.backend import devices
 from customcnn.backend.fused_batch_norm import fuse_batch_norm
 from customcnn.models import build_model, list_models
 from customcnn.runs.saved_model import ModelInfo, load_model, save_model
+from tests.support.networks import SIBLINGS
 
 keras = pytest.importorskip("keras")
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's kernels")
@@ -110,7 +111,9 @@ def test_the_precision_of_a_cpu(monkeypatch, has, depthwise, expected):
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("spec", list_models(), ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec", [spec for spec in list_models() if spec.name not in SIBLINGS], ids=lambda spec: spec.name
+)
 def test_the_table_knows_depthwise_convolutions(spec):
     model = build_model(spec.name, classes=2, input_size=max(spec.minimum_size, 75))
     depthwise = any(type(layer).__name__ in ("DepthwiseConv2D", "SeparableConv2D") for layer in model.layers)
