@@ -57,11 +57,25 @@ HABITS = {
     "ema and batch norm": {"model": "residual", "ema": 0.9, "optimizer": "adamw", "weight_decay": 0.1},
     "ema": {"ema": 0.9, "momentum": 0.9, "optimizer": "sgd"},
     "batch norm": {"model": "residual", "optimizer": "adamw", "keep": "best-smoothed"},
-    "cosine": {"schedule.kind": "cosine", "schedule.warmup": 1, "optimizer": "adamw", "weight_decay": 0.1},
+    "cosine, augmented": {
+        "schedule.kind": "cosine",
+        "schedule.warmup": 1,
+        "optimizer": "adamw",
+        "weight_decay": 0.1,
+        "augmentation.flip": "both",
+        "augmentation.rotate": 30.0,
+        "augmentation.brightness": 0.2,
+    },
     "lra": {"schedule.kind": "lra", "schedule.threshold": 1.0, "schedule.patience": 0, "learning_rate": 0.02},
-    "augmented": {"augmentation.flip": "both", "augmentation.rotate": 30.0, "augmentation.brightness": 0.2},
-    "sampled": {"sampling.oversample": "balance", "sampling.class_weights": "balanced", "label_smoothing": 0.1},
-    "focal": {"loss": "focal", "optimizer": "rmsprop", "momentum": 0.5, "clip_norm": 0.5, "l2": 0.01},
+    "sampled, focal": {
+        "sampling.oversample": "balance",
+        "sampling.class_weights": "balanced",
+        "loss": "focal",
+        "optimizer": "rmsprop",
+        "momentum": 0.5,
+        "clip_norm": 0.5,
+        "l2": 0.01,
+    },
 }
 
 
