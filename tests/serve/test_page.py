@@ -126,14 +126,14 @@ def test_a_long_address_is_refused(client, path):
         ("/pwa_icon/9999", {}, 404),
         ("/gradio_api/heartbeat/x", {}, 404),
         ("/static/img/logo.svg", {"range": "bytes=9-1"}, 400),
-        ("/static/img/logo.svg", {"range": "bytes=" + ",".join(f"{n}-{n}" for n in range(500))}, 200),
+        ("/static/img/logo.svg", {"range": "bytes=" + ",".join(f"{n}-{n}" for n in range(500))}, {200, 206}),
         ("/static/img/logo.svg", {"if-range": "\xff", "range": "bytes=0-1"}, 200),
         ("/gradio_api/info?serialize=x&all_endpoints=x", {}, 200),
     ],
 )
 def test_odd_requests_are_no_fault_of_ours(client, path, headers, status):
     reply = client.get(path, **headers)
-    assert reply.status == status, reply.body[:300]
+    assert reply.status in (status if isinstance(status, set) else {status}), reply.body[:300]
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/cancel", "/gradio_api/reset"])
