@@ -135,7 +135,7 @@ def test_the_page_keeps_nothing_of_a_visit(run):
 
         service = Service(Classifier(run), Limits())
         app = build_app(service)
-        add_page(app, service, None)
+        add_page(app, service, None, print)
         inside = app.routes[-1].app
         with in_thread(Guard(app, host="127.0.0.1")) as client:
             clicked = next(e for e in client.get("/config").json["dependencies"] if e["targets"][0][1] == "click")
