@@ -404,7 +404,7 @@ def test_a_killed_search_goes_on(data, tmp_path):
     printed, errors = start(whole).communicate(timeout=300)
     assert (whole / "best.toml").is_file(), errors
     for trial in ("trial-002", "trial-003"):  # killed after an epoch of the one, and again in the other
-        process = start(out, "--resume")
+        process = start(out, *["--resume"] * out.exists())
         while process.poll() is None and not (out / trial / "history.csv").is_file():
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
