@@ -285,6 +285,9 @@ def test_a_killed_training_resumes_to_the_same_history_and_weights(cells, tmp_pa
     def command(out):
         return ["train", parts, "--model", "small", "--set", "input_size=62", "--epochs", 3, "--out", out]
 
+    def resume(out):
+        return ["--resume"] * (out.is_dir() and any(out.iterdir()))  # a kill may come before there is a run
+
     whole = tmp_path / "whole"
     process = start(*command(whole), threaded=threaded)
     before = wait_until(whole.is_dir, process)
@@ -304,7 +307,7 @@ def test_a_killed_training_resumes_to_the_same_history_and_weights(cells, tmp_pa
         killed, epochs = True, 0
         while killed and kills < KILLS // 2:
             started = time.time()
-            process = start(*command(out), "--resume", threaded=threaded)
+            process = start(*command(out), *resume(out), threaded=threaded)
             if rng.random() < 0.8:  # while it trains: after it has begun to write into the run
                 wait_until(lambda out=out, started=started: written_since(out / "environment.json", started), process)
                 began = time.monotonic()
@@ -318,7 +321,7 @@ def test_a_killed_training_resumes_to_the_same_history_and_weights(cells, tmp_pa
             epochs = epochs_done(out)
             rows += [epochs] * killed
         if killed:
-            run(*command(out), "--resume")
+            run(*command(out), *resume(out))
         assert (out / "history.csv").read_bytes() == history
         for one, other in zip(weights(out / "best.keras"), best, strict=True):
             np.testing.assert_array_equal(one, other)
