@@ -26,7 +26,7 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
-def show_all(names: Iterable[str | PathLike[str]]) -> str:
+def show_names(names: Iterable[str | PathLike[str]]) -> str:
     """Return names as by `show`, separated by commas: five at most, and how many more, so that the way out is seen."""
     return listed([show(name) for name in names])
 

@@ -28,7 +28,7 @@ from customcnn.data.groups import unify
 from customcnn.data.manifest import MANIFEST, Manifest, Record, read_rows, require_classes, scan
 from customcnn.data.names import find_below
 from customcnn.data.split import leakages, shares, split_by_group, split_by_name
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.io import atomic
 from customcnn.progress import Progress, silent, terminal
 
@@ -75,7 +75,7 @@ def read_release(root: Path) -> Release:
     folders = {part: sorted(path for path in find_below(root, part) if path.is_dir()) for part in ("TRAIN", "TEST")}
     for part, found in folders.items():
         if len(found) > 1:
-            raise CustomCNNError(f"The release has one folder {part}. Received: {show_all(found)}. Give one of them.")
+            raise CustomCNNError(f"The release has one folder {part}. Received: {show_names(found)}. Give one of them.")
     if folders["TEST"] and not folders["TRAIN"]:
         raise CustomCNNError(
             f"The release has a folder TRAIN beside TEST. Received: {show(root)} without. Unpack all of it there."
@@ -92,12 +92,12 @@ def _class_folders(folder: Path, part: str) -> list[Cell]:
     manifest = scan(folder)
     if manifest.parts:
         raise CustomCNNError(
-            f"What is prepared is not split yet. Received: {show(folder)}, which has {show_all(manifest.parts)}. "
+            f"What is prepared is not split yet. Received: {show(folder)}, which has {show_names(manifest.parts)}. "
             "Give the folder that it was made from."
         )
     unknown = [label for label in manifest.classes if label not in FACTS["classes"]]
     if unknown:
-        raise CustomCNNError(f"The classes are {show_all(FACTS['classes'])}. Received: {show_all(unknown)}.")
+        raise CustomCNNError(f"The classes are {show_names(FACTS['classes'])}. Received: {show_names(unknown)}.")
     return [Cell(folder / record.path, part, record.label, record.group) for record in manifest.records]
 
 

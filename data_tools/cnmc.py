@@ -26,7 +26,7 @@ from customcnn.data.groups import GROUP_PATTERNS
 from customcnn.data.manifest import MANIFEST, Manifest, Record, read_rows
 from customcnn.data.names import find_below
 from customcnn.data.synthetic import draw_files
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.io import atomic
 from customcnn.progress import Progress, silent, terminal
 
@@ -101,7 +101,7 @@ def _read_prelim(root: Path, table: Path) -> list[Cell]:
         cells.append(Cell(folders[0] / file_name(row["new_names"]), "prelim", label, subject_of(name), name))
     missing = [cell.path.name for cell in cells if not cell.path.is_file()]
     if missing:
-        raise CustomCNNError(f"Every row of the labels CSV has its image. Received: none for {show_all(missing)}.")
+        raise CustomCNNError(f"Every row of the labels CSV has its image. Received: none for {show_names(missing)}.")
     return cells
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from customcnn.data.manifest import Manifest, Record, read_manifest, scan
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.io.remote_path import Address, Folder, parse_folder
 from customcnn.runs.run_dir import RunDir
 
@@ -46,7 +46,7 @@ def _present(manifest: Manifest, path: Path, skip_bad: bool) -> Manifest:
     if not skip_bad or len(missing) == len(manifest.records):
         raise CustomCNNError(
             f"The images of a manifest lie beside it, under the paths that it lists. Received: {show(path)}, where "
-            f"{len(missing):,} of {len(manifest.records):,} are missing: {show_all(missing)}. "
+            f"{len(missing):,} of {len(manifest.records):,} are missing: {show_names(missing)}. "
             "Put it back into its folder, or use --skip-bad."
         )
     gone = set(missing)
@@ -67,7 +67,7 @@ def _images_of(run: RunDir) -> Manifest:
     for root in tried:
         if manifest.records and _has_all(root, manifest.records):
             return replace(manifest, root=root)
-    where = f"and the images are not in {show_all(tried)}" if tried else "and the folder it records is not there"
+    where = f"and the images are not in {show_names(tried)}" if tried else "and the folder it records is not there"
     raise CustomCNNError(
         f"A run lists its images, but does not hold them. Received: {show(run.path)}, {where}. "
         "Name the folder of the images instead of the run."

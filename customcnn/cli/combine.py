@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from customcnn.cli.data import FOLDER, workers_option
-from customcnn.cli.networks import device_option, model_option, print_training, settings_option
+from customcnn.cli.networks import device_option, given, model_option, print_training, refuse_both, settings_option
 from customcnn.cli.output import json_option, print_json, resumable, say, table
 from customcnn.cli.results import weights_option
 from customcnn.progress import terminal
@@ -42,20 +42,18 @@ def pretrain(
              customcnn train augmented --model proposed --weights runs/start
     """
     from customcnn.data.manifest import scan, with_known_groups
-    from customcnn.recipe.recipe import parse_settings
     from customcnn.runs.run_dir import RunDir
     from customcnn.training.autoencoder import autoencoder_recipe
     from customcnn.training.autoencoder import pretrain as run_pretraining
 
-    if resume and replace:
-        raise click.UsageError("--resume and --replace exclude each other.")
-    given = parse_settings(settings) | {key: value for key, value in options.items() if value is not None}
-    recipe = autoencoder_recipe(given)
+    refuse_both(resume, replace)
+    wanted = given(settings, options)
+    recipe = autoencoder_recipe(wanted)
     run = RunDir(out or Path("runs") / f"{recipe.model}-autoencoder")
     if resume:
         run.require_begun()
     if resume and run.exists():
-        recipe = autoencoder_recipe(given, run.read_recipe())
+        recipe = autoencoder_recipe(wanted, run.read_recipe())
     with resumable(run.recipe, resume):
         result = run_pretraining(
             with_known_groups(scan(data)),

@@ -8,8 +8,9 @@ import click
 
 from customcnn.cli.cluster_options import spread_options, spreading
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
+from customcnn.cli.networks import given, refuse_both
 from customcnn.cli.output import json_option, print_json, resumable, say, say_place, table
-from customcnn.cli.search import given, recipe_options, refuse_both
+from customcnn.cli.search import recipe_options
 from customcnn.progress import terminal
 
 SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}

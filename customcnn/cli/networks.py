@@ -1,6 +1,7 @@
 """Commands on networks: models, summary, train."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,15 +161,14 @@ def train(
     from customcnn.backend.data_parallel import parse_devices
     from customcnn.backend.rank import find_rank
     from customcnn.data.manifest import scan, with_known_groups
-    from customcnn.recipe.recipe import load_recipe, parse_settings
+    from customcnn.recipe.recipe import load_recipe
     from customcnn.runs.run_dir import RunDir
     from customcnn.training.train import train as run_training
 
-    if resume and replace:
-        raise click.UsageError("--resume and --replace exclude each other.")
+    refuse_both(resume, replace)
     place = find_rank(hosts, rank, world)
-    given = parse_settings(settings) | {key: value for key, value in options.items() if value is not None}
-    chosen = load_recipe(recipe, given)
+    wanted = given(settings, options)
+    chosen = load_recipe(recipe, wanted)
     run = RunDir(out or Path("runs") / chosen.model)
     if resume and place is None:
         run.require_begun()
@@ -176,7 +176,7 @@ def train(
         # A job that is started again may have written nothing yet.
         say(f"There is no run in {run.path} yet: the training begins.")
     if resume and run.exists():
-        chosen = load_recipe(recipe, given, run.read_recipe())
+        chosen = load_recipe(recipe, wanted, run.read_recipe())
     with resumable(run.recipe, resume):
         result = run_training(
             with_known_groups(scan(data)),
@@ -195,6 +195,19 @@ def train(
         )
     if place is None or place.number == 0:
         print_training(result, chosen, as_json)
+
+
+def given(settings: tuple[str, ...], options: Mapping[str, object]) -> dict[str, object]:
+    """Return the recipe keys of --set and of the options that were given; an option counts more."""
+    from customcnn.recipe.recipe import parse_settings
+
+    return parse_settings(settings) | {key: value for key, value in options.items() if value is not None}
+
+
+def refuse_both(resume: bool, replace: bool) -> None:
+    """Refuse to go on with what is to be deleted, as wrong usage."""
+    if resume and replace:
+        raise click.UsageError("--resume and --replace exclude each other.")
 
 
 def print_training(result: "TrainResult", recipe: "Recipe", as_json: bool, digits: int = 4) -> None:

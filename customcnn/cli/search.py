@@ -8,7 +8,7 @@ import click
 
 from customcnn.cli.cluster_options import spread_options, spreading
 from customcnn.cli.data import FOLDER, groups_option, pattern_option, read_data, skip_bad_option, workers_option
-from customcnn.cli.networks import device_option, model_option, settings_option
+from customcnn.cli.networks import device_option, given, model_option, refuse_both, settings_option
 from customcnn.cli.output import GROUPS_UNKNOWN, json_option, print_json, resumable, say, say_place, table
 from customcnn.progress import terminal
 
@@ -307,19 +307,6 @@ def _search_text(result: "TuneResult") -> str:
             f"Recipe: {result.path / 'best.toml'}",
         ]
     )
-
-
-def refuse_both(resume: bool, replace: bool) -> None:
-    """Refuse to go on with what is to be deleted, as wrong usage."""
-    if resume and replace:
-        raise click.UsageError("--resume and --replace exclude each other.")
-
-
-def given(settings: tuple[str, ...], options: Mapping[str, object]) -> dict[str, object]:
-    """Return the recipe keys of --set and of the options that were given; an option counts more."""
-    from customcnn.recipe.recipe import parse_settings
-
-    return parse_settings(settings) | {key: value for key, value in options.items() if value is not None}
 
 
 def _space(path: Path | None, given: dict[str, object], begun: Mapping[str, Any]) -> "Space":

@@ -10,7 +10,7 @@ import PIL
 from PIL import Image
 
 from customcnn.data.manifest import MANIFEST, Manifest, Record, bad_files, fingerprint
-from customcnn.errors import CustomCNNError, listed, show, show_all
+from customcnn.errors import CustomCNNError, listed, show, show_names
 from customcnn.images.decode import (
     DECODING,
     REDUCED,
@@ -162,7 +162,7 @@ def _refuse(outcomes: list[_Outcome], size: int, max_cut: float) -> None:
     if taken:
         raise CustomCNNError(
             "A crop that becomes a PNG has .png added to its name. "
-            f"Received: {show_all(taken)}, beside images that have that name already. Rename one of each two."
+            f"Received: {show_names(taken)}, beside images that have that name already. Rename one of each two."
         )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from customcnn.data.names import composed
 from customcnn.data.tables import read_rows
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 
 GROUP_PATTERNS = {"cnmc": r"(?:^|/)UID_(H?\d+)_\d+_\d+_(?:all|hem)\b"}
 """Patterns by name. `cnmc`: the subject in `UID_<subject>_<image>_<cell>_<class>.bmp`, as in C-NMC 2019."""
@@ -53,8 +53,9 @@ def read_groups(path: Path, images: Sequence[Sequence[str]]) -> list[str]:
         ]
     if not any(found):
         raise CustomCNNError(
-            f"A groups file lists every image. Received: {show(path)}, which lists {show_all(groups) or 'none'}, where "
-            f"the images are {show_all(names[0] for names in images)}. Write the paths as they are below that folder."
+            f"A groups file lists every image. Received: {show(path)}, which lists {show_names(groups) or 'none'}, "
+            f"where the images are {show_names(names[0] for names in images)}. "
+            "Write the paths as they are below that folder."
         )
     return found
 

@@ -18,7 +18,7 @@ from customcnn.data.masks import find_masks
 from customcnn.data.names import PARTS, composed, holds_splits, is_litter, split_of, without_split
 from customcnn.data.tables import read_rows as read_rows
 from customcnn.data.tables import rows as csv_rows
-from customcnn.errors import CustomCNNError, listed, show, show_all
+from customcnn.errors import CustomCNNError, listed, show, show_names
 from customcnn.images.decode import SUFFIXES
 from customcnn.io.atomic import MARK, write_bytes
 from customcnn.io.csv_cells import as_text
@@ -130,7 +130,9 @@ def read_manifest(path: Folder) -> Manifest:
     ]
     twice = [name for name, count in Counter(r.path for r in records).items() if count > 1]
     if twice:
-        raise CustomCNNError(f"A manifest lists an image once. Received: {show(path)}, with two of {show_all(twice)}.")
+        raise CustomCNNError(
+            f"A manifest lists an image once. Received: {show(path)}, with two of {show_names(twice)}."
+        )
     require_inside(path, (record.path for record in records))
     return Manifest(path.parent, tuple(sorted(records, key=lambda r: r.path)))
 
@@ -145,7 +147,7 @@ def require_inside(table: Folder, names: Iterable[str]) -> None:
     if outside:
         raise CustomCNNError(
             f"The paths in a table lie inside its folder. Received: {show(table)} with "
-            f"{listed([show(name) for name in outside])}. Write them relative to the folder, without '..'."
+            f"{show_names(outside)}. Write them relative to the folder, without '..'."
         )
 
 
@@ -396,7 +398,7 @@ def _with_groups(manifest: Manifest, groups: Mapping[str, str], rule: str) -> Ma
     if len(missing) == len(manifest.records):
         raise CustomCNNError(f"{rule}, which gives no image in {show(manifest.root)} a group.")
     if missing:
-        raise CustomCNNError(f"{rule}, which gives no group to {len(missing):,} of them: {show_all(missing)}.")
+        raise CustomCNNError(f"{rule}, which gives no group to {len(missing):,} of them: {show_names(missing)}.")
     return replace(manifest, records=tuple(replace(r, group=groups[r.path]) for r in manifest.records))
 
 
@@ -409,7 +411,7 @@ def require_classes(manifest: Manifest) -> list[str]:
     classes = manifest.classes
     if len(classes) < 2:
         raise CustomCNNError(
-            f"Classification needs at least two classes. Received: {show(manifest.root)}, {show_all(classes)} only. "
+            f"Classification needs at least two classes. Received: {show(manifest.root)}, {show_names(classes)} only. "
             "Put the images of each class into a folder of its own."
         )
     return classes

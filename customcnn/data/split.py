@@ -15,7 +15,7 @@ import numpy as np
 
 from customcnn.data.leakage import Leakage, find_leakage
 from customcnn.data.manifest import MANIFEST, PARTS, Manifest, Record, bad_files, require_classes
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.images.decode import BadImage, open_image
 from customcnn.io import atomic
 from customcnn.io.parallel import Workers, as_seen, is_pool, on_files
@@ -371,7 +371,7 @@ def _resume(placed: Sequence[tuple[str, Record]], link: str) -> dict[str, str]:
 def _refuse(manifest: Manifest, dst: Folder, by: str, link: str, replace_dst: bool) -> None:
     if by not in WAYS or link not in LINKS:
         wrong, known = (by, WAYS) if by not in WAYS else (link, LINKS)
-        raise ValueError(f"A split knows the words {show_all(known)}. Received: {show(wrong)}.")
+        raise ValueError(f"A split knows the words {show_names(known)}. Received: {show(wrong)}.")
     if link != "copy" and not (isinstance(manifest.root, Path) and isinstance(dst, Path)):
         raise CustomCNNError(
             f"Links join files of one machine. Received: --link {link} with {show(manifest.root)} and {show(dst)}. "
@@ -381,7 +381,7 @@ def _refuse(manifest: Manifest, dst: Folder, by: str, link: str, replace_dst: bo
     atomic.refuse_non_empty(dst, replace_dst)
     if manifest.parts:
         raise CustomCNNError(
-            f"A folder is split once. Received: {show(manifest.root)}, which has {show_all(manifest.parts)} already. "
+            f"A folder is split once. Received: {show(manifest.root)}, which has {show_names(manifest.parts)} already. "
             "Give the folder of class folders that it was made from."
         )
     if by == "group" and not manifest.groups_known:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from customcnn.data.manifest import MANIFEST, Manifest, Record
-from customcnn.errors import CustomCNNError, show_all
+from customcnn.errors import CustomCNNError, show_names
 from customcnn.images.decode import encode
 from customcnn.io import atomic
 from customcnn.io.parallel import parallel, worker_count
@@ -362,13 +362,13 @@ def draw_files(
     paths = [PurePosixPath(path) for path, _, _ in names]
     astray = [str(path) for path in paths if path.suffix.lower() != ".bmp" or path.is_absolute() or ".." in path.parts]
     if astray:
-        raise CustomCNNError(f"A drawn cell is a .bmp file below the destination. Received: {show_all(astray)}.")
+        raise CustomCNNError(f"A drawn cell is a .bmp file below the destination. Received: {show_names(astray)}.")
     twice = [str(path) for path, count in Counter(paths).items() if count > 1]
     if twice:
-        raise CustomCNNError(f"A drawn cell has a path of its own. Received: {show_all(twice)} more than once.")
+        raise CustomCNNError(f"A drawn cell has a path of its own. Received: {show_names(twice)} more than once.")
     unknown = sorted({label for _, label, _ in names} - set(LABELS))
     if unknown:
-        raise CustomCNNError(f"Drawn cells are {show_all(LABELS)}. Received: {show_all(unknown)}.")
+        raise CustomCNNError(f"Drawn cells are {show_names(LABELS)}. Received: {show_names(unknown)}.")
     for folder in {path.parent for path in paths}:
         (dst / folder).mkdir(parents=True, exist_ok=True)
     hashes = []

@@ -12,7 +12,7 @@ import numpy as np
 
 from customcnn.data.manifest import read_rows
 from customcnn.data.names import without_split
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.io import atomic
 from customcnn.metrics.bootstrap import numbered
 from customcnn.metrics.paired_tests import DIFFERENCES, compare_answers, p_text
@@ -95,8 +95,8 @@ def compare(
     other = [t.run for t in tested if part is not None and t.metrics.get("part") != part]
     if other:
         raise CustomCNNError(
-            f"--part names the part that all runs were tested on. Received: {part}; {show_all(other)} on "
-            f"{show_all(sorted({str(t.metrics.get('part')) for t in tested} - {part}))}. Evaluate them on it, or "
+            f"--part names the part that all runs were tested on. Received: {part}; {show_names(other)} on "
+            f"{show_names(sorted({str(t.metrics.get('part')) for t in tested} - {part}))}. Evaluate them on it, or "
             "leave --part out."
         )
     first, names = tested[0], [str(t.run) for t in tested]
@@ -249,7 +249,7 @@ def _check_options(runs: Sequence[Path], resamples: int, level: float) -> None:
     places = {run.resolve() for run in runs}
     if len(places) < max(2, len(runs)):
         raise CustomCNNError(
-            f"A comparison has two runs or more, each once. Received: {show_all(runs)}. Name different runs."
+            f"A comparison has two runs or more, each once. Received: {show_names(runs)}. Name different runs."
         )
     if resamples < 1:
         raise CustomCNNError(f"Intervals need a resample at least. Received: --resamples {resamples}. Give 1 or more.")
@@ -345,7 +345,7 @@ def _without_part(tested: Sequence[Tested]) -> list[Tested]:
 def _some(names: Sequence[str]) -> str:
     if not names:
         return ""
-    return f" ({show_all(names)})"
+    return f" ({show_names(names)})"
 
 
 def _refuse(rule: str, found: Iterable[str], way_out: str) -> None:

@@ -12,7 +12,7 @@ from customcnn.backend import devices
 from customcnn.data.leakage import DRAWN, Leakage, find_leakage, notes, run_notes
 from customcnn.data.manifest import Manifest, Record
 from customcnn.data.pack import Packed, find_pack, pack, stream
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.images.decode import converted_note
 from customcnn.images.sizes import size_note, sizes_in
 from customcnn.inference.classifier import BATCH, probabilities
@@ -167,8 +167,8 @@ def require_known(run: RunDir, info: ModelInfo, data: Manifest) -> None:
     """
     if unknown := set(data.classes) - set(info.classes):
         raise CustomCNNError(
-            f"Data has the classes of the run. Received: {show_all(sorted(unknown))} in {show(data.root)}, where "
-            f"{show(run.path)} knows {show_all(info.classes)}. Give the data that belongs to the run."
+            f"Data has the classes of the run. Received: {show_names(sorted(unknown))} in {show(data.root)}, where "
+            f"{show(run.path)} knows {show_names(info.classes)}. Give the data that belongs to the run."
         )
 
 
@@ -190,7 +190,7 @@ def column_values(data: Manifest, column: str) -> list[str]:
     if column not in known:
         raise CustomCNNError(
             "--strata names a column of the manifest: label, group, split, or a further one of its CSV. "
-            f"Received: {show(column)}; {show(data.root)} has {show_all(known) if known else 'no further one'}. "
+            f"Received: {show(column)}; {show(data.root)} has {show_names(known) if known else 'no further one'}. "
             "Name one that is there."
         )
     return [record.extra.get(column, "") for record in data.records]
@@ -256,7 +256,7 @@ def _require_rule(info: ModelInfo, data: Manifest, scored: str, rule: str) -> No
     if not info.positive:
         raise CustomCNNError(
             f"A threshold belongs to one of two classes. Received: {show(rule)} for {len(info.classes)} classes, "
-            f"{show_all(info.classes)}. Leave out --threshold."
+            f"{show_names(info.classes)}. Leave out --threshold."
         )
     if not _has_validation(info, data, scored):
         raise CustomCNNError(
@@ -291,7 +291,7 @@ def choose_part(data: Manifest, part: str | None) -> tuple[Manifest, str]:
         return data, "given"
     name = part or ("test" if "test" in data.parts else data.parts[-1])
     if name not in data.parts:
-        having = show_all(data.parts) if data.parts else "none"
+        having = show_names(data.parts) if data.parts else "none"
         raise CustomCNNError(
             f"--part names a part of the data. Received: {name}; {show(data.root)} has {having}. Name one of them."
         )

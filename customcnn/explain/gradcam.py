@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.explain.graph import place_map, steps
 
 STRONGEST = 0.6
@@ -150,7 +150,7 @@ def _require_layer(model: Any, layer: str) -> None:
     if layer in names:
         return
     near = get_close_matches(layer, names, n=3) or names[-3:]
-    hint = f"Near are {show_all(near)}" if near else "It has none"
+    hint = f"Near are {show_names(near)}" if near else "It has none"
     raise CustomCNNError(
         f"Grad-CAM is made of a layer with feature maps. Received: {show(layer)}, which {show(model.name)} does not "
         f"have. {hint}; customcnn summary lists the layers."

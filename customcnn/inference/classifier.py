@@ -13,7 +13,7 @@ import numpy as np
 
 from customcnn.backend import devices
 from customcnn.data.leakage import run_notes
-from customcnn.errors import CustomCNNError, printable, show, show_all
+from customcnn.errors import CustomCNNError, printable, show, show_names
 from customcnn.explain.explanation import Explanation, Method, heat_map, laid_over
 from customcnn.images.decode import BadImage, converted_note
 from customcnn.images.readers import reader
@@ -349,7 +349,7 @@ def explained(
     """
     if label is not None and label not in classes:
         raise CustomCNNError(
-            f"A class of the network is explained. Received: {show(label)}; it knows {show_all(classes)}."
+            f"A class of the network is explained. Received: {show(label)}; it knows {show_names(classes)}."
         )
     index = int(shares.argmax()) if label is None else [*classes].index(label)
     heat = heat_map(model, lambda some: probabilities(model, some), pixels, index, method, layer)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from customcnn.errors import CustomCNNError, show_all
+from customcnn.errors import CustomCNNError, show_names
 from customcnn.metrics.bootstrap import Interval, in_order, numbered, percentile, resampled, wilson
 from customcnn.metrics.curves import (
     Counts,
@@ -76,7 +76,8 @@ def clinical(
     names, positive = facts["classes"], facts["positive"]
     if threshold is not None and positive is None:
         raise CustomCNNError(
-            f"A threshold belongs to one of two classes. Received: one for the classes {show_all(names)}. Leave it out."
+            f"A threshold belongs to one of two classes. Received: one for the classes {show_names(names)}. "
+            "Leave it out."
         )
     how = _How(level, resamples, seed, groups is not None)
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 
 ROW_SUM_TOLERANCE = 0.02
 """The probabilities of an image sum to 1 but for this: a softmax computed in bfloat16 is off by that much."""
@@ -78,11 +78,11 @@ def check_classes(classes: Sequence[str], positive: str | None) -> tuple[list[st
         ValueError: fewer than two names, or one twice.
     """
     if len(set(classes)) != len(classes) or len(classes) < 2:
-        raise ValueError(f"Two or more different class names are needed. Received: {show_all(classes)}.")
+        raise ValueError(f"Two or more different class names are needed. Received: {show_names(classes)}.")
     if positive is not None and (len(classes) > 2 or positive not in classes):
         raise CustomCNNError(
-            f"A positive class is one of two classes. Received: {show(positive)}, and the classes {show_all(classes)}. "
-            "Name one of two, or leave it out."
+            f"A positive class is one of two classes. Received: {show(positive)}, and the classes "
+            f"{show_names(classes)}. Name one of two, or leave it out."
         )
     return list(classes), positive or default_positive(classes) or None
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from customcnn.data.manifest import Manifest, Record, require_classes
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 
 USED = ("train", "validation", "")
 """The parts whose images stand in folds; "" is a folder that is not split. A test part stands in none."""
@@ -67,7 +67,7 @@ def make_folds(data: Manifest, *, folds: int | None = None, by: str = "image", s
             if missing:
                 raise CustomCNNError(
                     f"Every class has images on both sides of a fold. Received: fold {fold.number} by {show(by)}, "
-                    f"whose {part} images lack {show_all(missing)}. Choose fewer folds or another --by."
+                    f"whose {part} images lack {show_names(missing)}. Choose fewer folds or another --by."
                 )
     return made
 
@@ -122,7 +122,7 @@ def _from_column(used: Manifest, column: str, folds: int | None) -> tuple[np.nda
     found = [record.extra.get(column, "") for record in used.records]
     if not any(found):
         columns = sorted({name for record in used.records for name in record.extra})
-        having = f"the further columns {show_all(columns)}" if columns else "no further column"
+        having = f"the further columns {show_names(columns)}" if columns else "no further column"
         raise CustomCNNError(
             f"Folds are made by image, by group, or by a column of manifest.csv. Received: --by {show(column)}; "
             f"{show(used.root)} has {having}."

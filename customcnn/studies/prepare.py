@@ -17,7 +17,7 @@ from customcnn.data.crop import crop_folder
 from customcnn.data.manifest import MANIFEST, Manifest, Record, require_classes, scan, with_group_pattern
 from customcnn.data.names import without_split
 from customcnn.data.split import check_files, split_by_group, split_by_image, split_by_name
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.io import atomic
 from customcnn.io.parallel import parallel
 from customcnn.progress import Progress, silent
@@ -108,7 +108,7 @@ def assign(data: Manifest, how: Preparation) -> list[Record]:
         if missing:
             raise CustomCNNError(
                 f"This study takes the parts that its data has. Received: {show(data.root)} without "
-                f"{show_all(missing)}. Give the folder that the script in data_tools makes of the release."
+                f"{show_names(missing)}. Give the folder that the script in data_tools makes of the release."
             )
         return list(data.records)
     # In the order of a folder that was never split, so that the same images make the same parts.

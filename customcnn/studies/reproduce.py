@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customcnn.data.manifest import Manifest, fingerprint, scan
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.io.atomic import refuse_overlap, write_text
 from customcnn.model_selection.space import read_space
 from customcnn.progress import Progress, silent
@@ -175,7 +175,7 @@ def _chosen(study: Study, changes: Changes) -> list[Row]:
     if unknown:
         near = difflib.get_close_matches(unknown[0], names, n=1)
         hint = f"Did you mean {near[0]}?" if near else f"Its rows: {', '.join(names)}."
-        raise CustomCNNError(f"--only names rows of the study. Received: {show_all(unknown)}. {hint}")
+        raise CustomCNNError(f"--only names rows of the study. Received: {show_names(unknown)}. {hint}")
     return [row for row in study.rows if not changes.only or row.name in changes.only]
 
 
@@ -199,7 +199,7 @@ def _refuse_shipped(study: Study, data: Path) -> None:
         command = study.prepare.format(data=data)
         raise CustomCNNError(
             f"A study takes class folders. Received: {show(data)}, the data as it is shipped (it holds "
-            f"{show_all(sorted(marks)[:1])}). First run: {command}"
+            f"{show_names(sorted(marks)[:1])}). First run: {command}"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from customcnn.data.augmentor import Operations
 from customcnn.data.manifest import PARTS
 from customcnn.data.split import Shares, shares
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.metrics.scores import HEADLINES, PER_CLASS
 
 STUDY = "study.toml"
@@ -320,4 +320,4 @@ def _score(place: str, score: str, where: str) -> str:
 def _refuse_twice(names: Sequence[str], path: Path) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise CustomCNNError(f"Rows have names of their own. Received: {show_all(twice)} twice in {show(path)}.")
+        raise CustomCNNError(f"Rows have names of their own. Received: {show_names(twice)} twice in {show(path)}.")

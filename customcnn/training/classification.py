@@ -11,7 +11,7 @@ from customcnn.backend import devices
 from customcnn.backend.process_group import Job
 from customcnn.data.manifest import Manifest, require_classes
 from customcnn.data.pack import Packed
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.images.sizes import side_range, sizes_in
 from customcnn.metrics.validation import default_positive
 from customcnn.models import build_model, get_spec
@@ -129,7 +129,7 @@ def _check_data(data: Manifest) -> list[str]:
     if unknown:
         raise CustomCNNError(
             f"Every class has training images. Received: {show(data.root)}, where only the validation part has "
-            f"{show_all(sorted(unknown))}. Split it again."
+            f"{show_names(sorted(unknown))}. Split it again."
         )
     return classes
 
@@ -137,7 +137,8 @@ def _check_data(data: Manifest) -> list[str]:
 def _positive(recipe: Recipe, classes: list[str]) -> str:
     if recipe.positive and (len(classes) != 2 or recipe.positive not in classes):
         raise CustomCNNError(
-            f"The positive class is one of two. Received: {show(recipe.positive)} for the classes {show_all(classes)}."
+            f"The positive class is one of two. Received: {show(recipe.positive)} for the classes "
+            f"{show_names(classes)}."
         )
     return recipe.positive or default_positive(classes)
 

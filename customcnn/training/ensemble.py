@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from customcnn.backend import devices
 from customcnn.data.manifest import PARTS, Manifest, Record
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.io.atomic import Staging, write_text
 from customcnn.metrics.validation import default_positive
 from customcnn.recipe.recipe import Recipe
@@ -179,7 +179,7 @@ def weighed(members: Sequence[Member], weigh: str) -> list[Member]:
     unknown = [member.run.path for member in members if member.accuracy is None]
     if unknown:
         raise CustomCNNError(
-            f"Members are weighed by their validation accuracy. Received: {show_all(unknown)} without one. "
+            f"Members are weighed by their validation accuracy. Received: {show_names(unknown)} without one. "
             "Use --weigh equal."
         )
     accuracies = [member.accuracy or 0.0 for member in members]
@@ -225,14 +225,14 @@ def _require_place(runs: Sequence[RunDir], out: RunDir, replace_run: bool) -> No
     places = [run.path.resolve() for run in runs]
     if len(set(places)) < max(2, len(places)):
         raise CustomCNNError(
-            f"An ensemble has two members or more, each once. Received: {show_all(run.path for run in runs)}. "
+            f"An ensemble has two members or more, each once. Received: {show_names(run.path for run in runs)}. "
             "Name different runs."
         )
     place = out.path.resolve()
     inside = [run.path for run, member in zip(runs, places, strict=True) if place in (member, *member.parents)]
     if inside:
         raise CustomCNNError(
-            f"An ensemble is written beside its members. Received: {show(out.path)}, which holds {show_all(inside)}. "
+            f"An ensemble is written beside its members. Received: {show(out.path)}, which holds {show_names(inside)}. "
             "Choose another --out."
         )
     if out.path.is_dir() and any(out.path.iterdir()):
@@ -250,8 +250,8 @@ def _require_same_task(member: Member, first: Member) -> None:
     one, other = first.info.classes, member.info.classes
     if one != other:
         raise CustomCNNError(
-            f"The members of an ensemble have the same classes. Received: {show_all(one)} in "
-            f"{show(first.run.path)} and {show_all(other)} in {show(member.run.path)}. Leave one of them out."
+            f"The members of an ensemble have the same classes. Received: {show_names(one)} in "
+            f"{show(first.run.path)} and {show_names(other)} in {show(member.run.path)}. Leave one of them out."
         )
 
 

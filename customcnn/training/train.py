@@ -19,7 +19,7 @@ from customcnn.data.image_state import image_state, image_state_differs
 from customcnn.data.leakage import Leakage, find_leakage, notes
 from customcnn.data.manifest import Manifest
 from customcnn.data.pack import Packed, pack, stream
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.images.decode import converted_note
 from customcnn.io.atomic import refuse_inside, write_text
 from customcnn.progress import Progress, silent
@@ -316,7 +316,7 @@ def _prepare(
     if (saved.model, saved.classes, saved.input_size) != (info.model, info.classes, info.input_size):
         raise CustomCNNError(
             f"A run is resumed with its own network and classes. Received: {show(run.last)} of {saved.model} for "
-            f"{show_all(saved.classes)}. Choose another --out."
+            f"{show_names(saved.classes)}. Choose another --out."
         )
     return saved.as_dict()
 

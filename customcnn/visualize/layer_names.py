@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.explain.gradcam import cam_layers
 from customcnn.explain.graph import steps
 from customcnn.visualize.activations import STYLES, is_drawn
@@ -57,7 +57,7 @@ def require_layers(
             near = get_close_matches(pattern, known, n=3) or known[-3:]
             raise CustomCNNError(
                 f"--layers names layers with feature maps, or gives a pattern such as 'conv*'. Received: "
-                f"{show(pattern)}, which fits none of {show(model.name)}. Near are {show_all(near)}."
+                f"{show(pattern)}, which fits none of {show(model.name)}. Near are {show_names(near)}."
             )
     drawn = {kind: found for kind in kinds if (found := drawn_layers(model, kind, style))}
     for pattern in patterns if drawn else ():
@@ -72,6 +72,6 @@ def _refuse(model: Any, patterns: Sequence[str], drawn: dict[str, list[str]], st
     other = "activations" in drawn and style != "figure-21"
     way = "--style figure-21, which draws every layer with maps, or " if other else ""
     raise CustomCNNError(
-        f"--layers names layers that --what {' or '.join(drawn)} draws. Received: {show_all(patterns)}, which fits "
+        f"--layers names layers that --what {' or '.join(drawn)} draws. Received: {show_names(patterns)}, which fits "
         f"none of {show(model.name)}. Use {way}a layer such as {show(next(iter(drawn.values()))[0])}."
     )

@@ -11,7 +11,7 @@ import numpy as np
 from customcnn.backend import devices
 from customcnn.data.leakage import run_notes
 from customcnn.data.manifest import Manifest
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.evaluation.evaluate import choose_part, require_known
 from customcnn.html.page import Html, Section, escape, figure, group, page
 from customcnn.images.decode import decode
@@ -152,12 +152,12 @@ def _require(wanted: Wanted, info: ModelInfo, paths: Sequence[Path]) -> list[str
     """Return the kinds to show, or refuse what cannot be."""
     unknown = [kind for kind in wanted.what if kind not in KINDS]
     if unknown:
-        raise CustomCNNError(f"--what is one of {', '.join(KINDS)}. Received: {show_all(unknown)}. Choose one.")
+        raise CustomCNNError(f"--what is one of {', '.join(KINDS)}. Received: {show_names(unknown)}. Choose one.")
     strangers = [name for name in wanted.classes if name not in info.classes]
     if strangers:
         raise CustomCNNError(
-            f"--class names a class of the network. Received: {show_all(strangers)}; it knows "
-            f"{show_all(info.classes)}. Name one of them."
+            f"--class names a class of the network. Received: {show_names(strangers)}; it knows "
+            f"{show_names(info.classes)}. Name one of them."
         )
     if wanted.style not in STYLES:
         raise CustomCNNError(f"--style is one of {', '.join(STYLES)}. Received: {show(wanted.style)}. Choose one.")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customcnn.errors import CustomCNNError, show, show_all
+from customcnn.errors import CustomCNNError, show, show_names
 from customcnn.io import atomic
 from customcnn.io.atomic import MARK, Busy, Staging, refuse_overlap, staging, write_as, write_bytes, write_text
 from customcnn.io.parallel import parallel
@@ -49,9 +49,9 @@ def test_names_are_shown_quoted_and_on_one_line(name, shown):
 def test_any_name_is_shown_in_one_printable_line(name):
     assert len(show(name).splitlines()) == 1
     show(name).encode()
-    assert show_all([name, "b"]) == f"{show(name)}, 'b'"
-    assert show_all("abcde") == "'a', 'b', 'c', 'd', 'e'"
-    assert show_all(map(str, range(1005))) == "'0', '1', '2', '3', '4' and 1,000 more"
+    assert show_names([name, "b"]) == f"{show(name)}, 'b'"
+    assert show_names("abcde") == "'a', 'b', 'c', 'd', 'e'"
+    assert show_names(map(str, range(1005))) == "'0', '1', '2', '3', '4' and 1,000 more"
 
 
 # ---------------------------------------------------------------- one file
