@@ -110,8 +110,8 @@ def decision_figure(result: dict[str, Any], *, title: str = "", notes: Sequence[
     axes.plot(x, curve["model"], color=COLORS[0], linewidth=1.8, label="by the model")
     if curve["model_low"]:
         axes.fill_between(x, curve["model_low"], curve["model_high"], color=COLORS[0], alpha=0.18, linewidth=0)
-    axes.plot(x, curve["all"], color=COLORS[1], linewidth=1.6, linestyle="--", label="treat all")
-    axes.axhline(curve["none"], color=INK, linewidth=1.2, linestyle=":", label="treat none")
+    axes.plot(x, curve["all"], color=COLORS[1], linewidth=1.6, linestyle="--", label="treat everyone")
+    axes.axhline(curve["none"], color=INK, linewidth=1.2, linestyle=":", label="treat no one")
     # Far below 0 lies only what nobody would do; the part around 0 is what is read.
     top = max(*curve["model"], *(curve["model_high"] or []), *curve["all"], 0.05)
     axes.set(xlabel="threshold probability", ylabel="net benefit per image", xlim=(0, 1), ylim=(-0.3 * top, 1.08 * top))
@@ -120,7 +120,7 @@ def decision_figure(result: dict[str, Any], *, title: str = "", notes: Sequence[
         loc="best",
         fontsize=LABEL_SIZE,
         framealpha=0.9,
-        title=f"positive class {_short(result['positive'])}:\n{_recalls(result)['sensitivity']}",
+        title=f"positive class: {_short(result['positive'])}",
         title_fontsize=LABEL_SIZE,
     )
     _no_math(axes)

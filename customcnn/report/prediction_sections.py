@@ -30,7 +30,7 @@ def clinical(found: RunFacts) -> Section | None:
     curves = known.get("curves") or {}
     blocks: list[str] = []
     names = _names(known)
-    charts = [*_roc(curves, names), *_decision(known.get("decision_curve"), names)]
+    charts = [*_roc(curves, names), *_decision(known.get("decision_curve"), known.get("positive"))]
     if charts:
         blocks.append(group("charts", *charts))
     for part in (_fixed, _threshold, _subjects, _strata):
@@ -98,21 +98,21 @@ def _value(row: Mapping[str, Any] | None) -> str:
     return figures(row) if words == "–" else f"{figures(row)} ({words})"
 
 
-def _decision(curve: Mapping[str, Any] | None, names: Mapping[str, str]) -> list[Html]:
+def _decision(curve: Mapping[str, Any] | None, positive: str | None) -> list[Html]:
     if not curve or not curve.get("model"):
         return []
     places = curve["threshold"]
     band = (places, curve["model_low"], curve["model_high"]) if curve.get("model_low") else None
     lines = [
         Series("by the network", places, curve["model"], band=band),
-        Series("treat all", places, curve["all"]),
-        Series("treat none", [places[0], places[-1]], [0.0, 0.0]),
+        Series("treat everyone", places, curve["all"]),
+        Series("treat no one", [places[0], places[-1]], [0.0, 0.0]),
     ]
     highest = max(value for value in [*curve["model"], *curve["all"], 0.0] if value is not None)
     caption = (
         "Decision curve: the net benefit of acting on the network's answer, by how sure one must be to act. "
-        f"It helps where its line is above both others. What is found: {names['sensitivity']}."
-    )
+        "It helps where its line is above both others."
+    ) + (f" Positive class: {positive}." if positive else "")
     chart = line_chart(
         lines,
         alt="Decision curve: net benefit by threshold probability, of the network, of treating all and of none",

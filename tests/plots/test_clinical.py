@@ -107,7 +107,7 @@ def test_every_figure_says_whose_recall_the_sensitivity_is():
     axes = [draw(found).axes[0] for draw in (roc_figure, precision_recall_figure)]
     assert axes[0].get_ylabel() == axes[1].get_xlabel() == "sensitivity (recall of hem)"
     assert axes[0].get_xlabel() == "1 - specificity (recall of b_$1$)" and not axes[0].xaxis.label.get_parse_math()
-    assert "sensitivity (recall of hem)" in decision_figure(found).axes[0].get_legend().get_title().get_text()
+    assert decision_figure(found).axes[0].get_legend().get_title().get_text() == "positive class: hem"
     many = roc_figure(made(("a", "b", "c"))).axes[0]
     assert (many.get_xlabel(), many.get_ylabel()) == ("1 - specificity (false positive rate)", "sensitivity")
 
@@ -126,10 +126,10 @@ def test_the_decision_curve_stands_beside_all_and_none():
     found = made()
     curve = found["decision_curve"]
     figure = decision_figure(found)
-    assert legend_of(figure) == ["by the model", "treat all", "treat none"]
-    for label, key in (("by the model", "model"), ("treat all", "all")):
+    assert legend_of(figure) == ["by the model", "treat everyone", "treat no one"]
+    for label, key in (("by the model", "model"), ("treat everyone", "all")):
         assert [*line_of(figure, label).get_ydata()] == curve[key]
-    assert set(line_of(figure, "treat none").get_ydata()) == {0}
+    assert set(line_of(figure, "treat no one").get_ydata()) == {0}
     styles = {line.get_linestyle() for line in figure.axes[0].get_lines()}
     assert len(styles) == 3, "told apart without colour"
     low, high = figure.axes[0].get_ylim()
