@@ -20,6 +20,14 @@ MakeFolder = Callable[..., Path]
 Shell = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture(autouse=True)
+def _settings_of_python() -> Iterator[None]:
+    """Fail the test after which Python's own variables differ: the programs that later tests start would see them."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
+    yield
+    assert {name: value for name, value in os.environ.items() if name.startswith("PYTHON")} == before
+
+
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
     """Return a function that writes class folders of tiny, all different images.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from customcnn.errors import CustomCNNError, show
 from customcnn.io.atomic import write_as
-from customcnn.io.parallel import SAFE_PATH
+from customcnn.io.parallel import safe_path
 from customcnn.io.remote_path import BrokenOff
 from customcnn.io.stdio import silent_stderr
 
@@ -39,9 +39,8 @@ ENDING = 10
 PASSED_ON = ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL", "XLA_FLAGS", "CUDA_DEVICE_ORDER", "AWS_ENDPOINT_URL")
 """Variables of the environment that tasks have as this process has them. No keys: Ray would keep them in the clear."""
 
-SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", SAFE_PATH: "1"}
-"""Ray sends usage statistics to its makers unless it is told not to; a task that asks for no GPU sees none; its
-processes import nothing from the working directory."""
+SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+"""Ray sends usage statistics to its makers unless it is told not to; a task that asks for no GPU sees none."""
 
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Told so, Ray is a cluster of one machine on every system: all its ports are bound to 127.0.0.1 alone."""
@@ -221,7 +220,7 @@ def connect(on: str) -> Iterator[Cluster]:
         _require_answer(on)
         how |= {"address": on}
     try:
-        with silent_stderr():
+        with silent_stderr(), safe_path():
             ray.init(**how)
     except Exception as error:  # of any kind: a plain Exception where a busy machine starts a node too slowly
         raise CustomCNNError(

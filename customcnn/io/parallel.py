@@ -33,6 +33,8 @@ QUICK = 0.005
 SAFE_PATH = "PYTHONSAFEPATH"
 """Set in the environment, it keeps the working directory from the places where a new Python looks for modules."""
 
+_ENVIRONMENT = threading.RLock()
+
 
 class Pool(Protocol):
     """Workers that are not this process's own, such as those of a `customcnn.cluster.Cluster`."""
@@ -213,17 +215,23 @@ def _submit(pool: Executor, function: Callable[[T], R], item: T) -> Future[R]:
 
 @contextmanager
 def _starting() -> Iterator[None]:
-    """Let the processes started meanwhile import nothing from the working directory, and see `_ctrl_c_waits`."""
-    before = os.environ.get(SAFE_PATH)
-    os.environ[SAFE_PATH] = "1"
-    try:
-        with _ctrl_c_waits():
+    with safe_path(), _ctrl_c_waits():
+        yield
+
+
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Let the Python processes started meanwhile import nothing from the working directory, which may hold anything."""
+    with _ENVIRONMENT:  # two threads at once would each restore what the other one set
+        before = os.environ.get(SAFE_PATH)
+        os.environ[SAFE_PATH] = "1"
+        try:
             yield
-    finally:
-        if before is None:
-            os.environ.pop(SAFE_PATH, None)
-        else:
-            os.environ[SAFE_PATH] = before
+        finally:
+            if before is None:
+                del os.environ[SAFE_PATH]
+            else:
+                os.environ[SAFE_PATH] = before
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from customcnn.errors import CustomCNNError
-from customcnn.io.parallel import as_seen, is_pool, on_files, parallel, worker_count
+from customcnn.io.parallel import as_seen, is_pool, on_files, parallel, safe_path, worker_count
 from customcnn.io.remote_path import Address
 from tests.support import ROOT
 
@@ -100,6 +101,28 @@ def test_worker_processes_run_nothing_of_the_working_directory(tmp_path, monkeyp
     assert list(parallel(square, range(3), 2, processes=True)) == [0, 1, 4]
     assert not Path("ran").exists()
     assert "PYTHONSAFEPATH" not in os.environ, "what else this process starts is not our business"
+
+
+def test_threads_that_start_workers_at_once_leave_the_environment_as_it_was(monkeypatch):
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    first_is_in = threading.Event()
+
+    def first() -> None:
+        with safe_path():
+            first_is_in.set()
+            time.sleep(0.1)
+
+    def second() -> None:
+        first_is_in.wait()
+        with safe_path():
+            time.sleep(0.2)
+
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "PYTHONSAFEPATH" not in os.environ
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a file system can be mounted by root only")
