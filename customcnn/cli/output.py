@@ -68,12 +68,13 @@ def say_place(what: str, path: object, as_json: bool) -> None:
 
 
 @contextmanager
-def resumable(mark: Path, resume: bool) -> Iterator[None]:
+def resumable(mark: Path | None, resume: bool, *, flag: str = "--resume") -> Iterator[None]:
     """After Ctrl-C say how to go on: with the command that was given, and --resume.
 
     Args:
-        mark: the file that a call writes as soon as there is something to go on with.
+        mark: the file that a call writes as soon as there is something to go on with; None: it always can.
         resume: whether this call goes on itself; else a mark from before it is that of an older run.
+        flag: empty where the same command goes on by itself.
     """
     before = _stamp(mark)
     try:
@@ -81,17 +82,21 @@ def resumable(mark: Path, resume: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         words = click.get_current_context().find_root().obj
         now = _stamp(mark)
-        if words and now and (resume or now != before):
+        if words and (mark is None or (now and (resume or now != before))):
             kept = [word for word in words if word not in ("--replace", "--resume")]
-            end = kept.index("--") if "--" in kept else len(kept)
-            say(f"Go on with: {shlex.join(['customcnn', *kept[:end], '--resume', *kept[end:]])}")
+            end = len(kept)
+            if "--" in kept and words[0] != "launch":  # behind its -- stands a command line of train
+                end = kept.index("--")
+            say(f"Go on with: {shlex.join(['customcnn', *kept[:end], *filter(None, [flag]), *kept[end:]])}")
         raise
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _stamp(path: Path | None) -> tuple[int, int] | None:
     try:
-        status = path.stat()
+        status = path.stat() if path else None
     except OSError:
+        status = None
+    if status is None:
         return None
     return status.st_ino, status.st_mtime_ns
 

@@ -8,7 +8,7 @@ import click
 from customcnn.cli import completion
 from customcnn.cli.cluster_options import spread_options, spreading
 from customcnn.cli.data import FOLDER, workers_option
-from customcnn.cli.output import json_option, print_json, say, table
+from customcnn.cli.output import json_option, print_json, resumable, say, table
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def reproduce(
 
     path, rows = find_study(study)
     out = out or Path("runs") / path.resolve().parent.name
-    with spreading(on, cpus, gpus, data, out) as (spread, tell):
+    with resumable(out, True, flag=""), spreading(on, cpus, gpus, data, out) as (spread, tell):
         found = run_study(
             read_study(path),
             data,

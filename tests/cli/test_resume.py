@@ -1,11 +1,13 @@
 """Ctrl-C: the command that goes on is said, where there is something to go on with."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from customcnn.runs.run_dir import RunDir
+from tests.support import ROOT
 from tests.support.colors import paint
 from tests.support.commands import error_line
 
@@ -61,6 +63,27 @@ def test_nothing_is_said_where_nothing_has_begun(shell, parts, monkeypatch, old)
         Path("run/recipe.toml").write_text("")
     status, _, errors = shell("train", "my parts", "--model", "small", "--out", "run", "--replace")
     assert (status, errors) == (130, "\nStopped.\n")
+
+
+def test_a_study_goes_on_with_the_same_command(shell, parts, monkeypatch):
+    import customcnn.studies.reproduce  # noqa: F401
+
+    study = str(ROOT / "experiments/small-cnn")
+    interrupt(monkeypatch, "customcnn.studies.reproduce.reproduce", Path("out/state.json"))
+    status, _, errors = shell("reproduce", study, "my parts", "--out", "out")
+    assert status == 130
+    assert errors.split("\n") == [f"Go on with: customcnn reproduce {study} 'my parts' --out out", "", "Stopped.", ""]
+
+
+def test_a_launched_training_goes_on_as_the_trainings_of_its_nodes_do(shell, parts, monkeypatch):
+    import customcnn.cluster.launch
+
+    monkeypatch.setattr(customcnn.cluster, "connect", nullcontext)
+    interrupt(monkeypatch, "customcnn.cluster.launch.launch", None)
+    status, _, errors = shell("launch", "--nodes", 2, "--", "train", "my parts", "--out", "run")
+    assert status == 130
+    said = "customcnn launch --nodes 2 -- train 'my parts' --out run --resume"
+    assert errors.split("\n") == [f"Go on with: {said}", "", "Stopped.", ""]
 
 
 NOTHING = "--resume goes on with a {}. Received: 'tpyo', where there is none. Check --out, or leave out --resume"
