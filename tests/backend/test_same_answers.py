@@ -28,8 +28,10 @@ TOLERANCES = {  # absolute for probabilities, relative for the loss, relative to
     "float32": {"output": 1e-4, "loss": 1e-3, "statistics": 1e-3, "step": 0.15},
     "float64": {"output": 1e-5, "loss": 1e-4, "statistics": 3e-4, "step": 0.02},
 }
-# Networks that are written here; "proposed" stands for its twin.
-NETWORKS = ("proposed", "alexnet", "small", "one-conv", "googlenet")
+NETWORKS = {  # written here; "proposed" stands for its twin; what is large in one precision alone
+    "float32": ("proposed", "alexnet", "small", "one-conv", "googlenet"),
+    "float64": ("residual", "alexnet", "small", "one-conv"),
+}
 BATCH = 8
 CLASSES = 2
 RATE = 1.0  # so large that the rounding of the weights does not hide the step; there is only one
@@ -125,14 +127,8 @@ def _steps(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _networks(backend: str, precision: str) -> list[str]:
-    """Return every network in float32; the largest not in float64, and the one with most layers not on JAX.
-
-    There XLA compiles each of them for minutes, and what the others show is the same.
-    """
-    left_out = {"googlenet"} if backend == "jax" else set()
-    if precision == "float64":
-        left_out |= {"googlenet", "proposed"} if backend == "jax" else {"googlenet"}
-    return [name for name in NETWORKS if name not in left_out]
+    """Return all but the one with most layers on JAX: XLA compiles it for minutes, and the others show the same."""
+    return [name for name in NETWORKS[precision] if (backend, name) != ("jax", "googlenet")]
 
 
 def _cases(backends: tuple[str, ...]) -> pytest.MarkDecorator:

@@ -6,7 +6,6 @@ tests/recipe; on-line augmentation in tests/augmentation.
 
 import contextlib
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -386,19 +385,16 @@ def test_auxiliary_classifiers_are_trained_and_dropped(tmp_path):
     from customcnn.data.split import shares, split_folder
     from customcnn.data.synthetic import draw_samples
     from customcnn.evaluation.evaluate import evaluate
-    from customcnn.inference.classifier import predict
 
     draw_samples(tmp_path / "cells", subjects=2, cells=4, size=96)
     split_folder(scan(tmp_path / "cells"), tmp_path / "parts", shares(0.5))
     data = scan(tmp_path / "parts")
-    wanted = recipe(model="googlenet", input_size=96, epochs=2, batch_size=4, auxiliary=True, optimizer="adam")
+    wanted = recipe(model="googlenet", input_size=96, epochs=1, batch_size=4, auxiliary=True, optimizer="adam")
     unbroken = train(data, RunDir(tmp_path / "run"), wanted)
     assert set(unbroken.history[0]) == {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"}
     assert len(load_model(unbroken.run.best, whole=True).outputs) == 3
     assert load_model(unbroken.run.best).output_shape == (None, 2)
     found = evaluate(unbroken.run, data, resamples=10).metrics
     assert found["accuracy"]["value"] == pytest.approx(unbroken.best["val_accuracy"])
-    assert len(predict(unbroken.run, [tmp_path / "cells" / "all"])) == 8
-    shutil.copytree(unbroken.run.path, tmp_path / "again")
-    train(data, RunDir(tmp_path / "again"), replace(wanted, epochs=3), resume=True)
-    assert len(RunDir(tmp_path / "again").read_history()) == 3
+    train(data, unbroken.run, replace(wanted, epochs=2), resume=True)
+    assert len(unbroken.run.read_history()) == 2
