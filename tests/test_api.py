@@ -26,6 +26,7 @@ from customcnn.inference.decision import Prediction
 from customcnn.inference.predictions import PICTURES, Predictions, as_row
 from customcnn.metrics.scores import format_report
 from customcnn.runs.run_dir import RunDir
+from tests.support import ROOT
 from tests.support.colors import SIZE, paint
 
 QUICK = {"input_size": SIZE, "epochs": 1, "batch_size": 10, "precision": "float32", "verbose": False}
@@ -495,7 +496,8 @@ def test_type_checkers_see_the_names(tmp_path):
         "reveal_type(customcnn.fit('cells').explain('a.bmp').heat.dtype)\ncustomcnn.nothing\n"
     )
     told, _, status = mypy.run(
-        ["--follow-imports=silent", "--ignore-missing-imports", f"--cache-dir={tmp_path}", str(tmp_path / "use.py")]
+        # With the settings and in the place of the checks of the whole package, what they know is used.
+        [f"--config-file={ROOT / 'pyproject.toml'}", f"--cache-dir={ROOT / '.mypy_cache'}", str(tmp_path / "use.py")]
     )
     assert "customcnn.api.Classifier" in told and "customcnn.inference.decision.Prediction" in told
     assert 'Module has no attribute "nothing"' in told and status == 1

@@ -390,23 +390,50 @@ def test_shell_blocks_of_the_lesson_run_and_print_what_is_shown(classroom: Class
             before = block
 
 
-@pytest.mark.docs
-@each_lesson
-def test_python_blocks_of_the_lesson_run_and_print_what_is_shown(classroom: Classroom, lesson: str) -> None:
-    assert classroom.status.get("visualize") == 0, "the commands before it failed"
-    blocks = [block for block in read(DOCS / f"{lesson}.md")[0] if "no-run" not in block.words]
-    program = classroom.folder / f"lesson_{lesson}.py"
-    program.write_text("\n".join(block.text for block in blocks if block.language == "python"))
+RUN_EACH = """
+import runpy, sys, traceback
+for name in sys.argv[1:]:
+    print(f"=== {name}", flush=True)
+    try:
+        runpy.run_path(name, run_name="__main__")
+    except BaseException:
+        traceback.print_exc(file=sys.stdout)
+    sys.stdout.flush()
+"""
+
+
+@pytest.fixture(scope="module")
+def printed_by_python(classroom: Classroom) -> dict[str, str]:
+    """Return what the Python blocks of each lesson print: one program a lesson, one after the other in one process."""
+    programs = []
+    for lesson in LESSONS:
+        blocks = [block for block in read(DOCS / f"{lesson}.md")[0] if "no-run" not in block.words]
+        text = "\n".join(block.text for block in blocks if block.language == "python")
+        if text:
+            programs.append(f"lesson_{lesson}.py")
+            (classroom.folder / programs[-1]).write_text(text)
     result = subprocess.run(
-        [sys.executable, program.name],
+        [sys.executable, "-c", RUN_EACH, *programs],
         cwd=classroom.folder,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    assert result.returncode == 0, result.stdout[-3000:]
+    return dict(re.findall(r"^=== lesson_(\w+)\.py\n(.*?)(?=^=== lesson_|\Z)", result.stdout, re.M | re.S))
+
+
+@pytest.mark.docs
+@each_lesson
+def test_python_blocks_of_the_lesson_run_and_print_what_is_shown(
+    classroom: Classroom, printed_by_python: dict[str, str], lesson: str
+) -> None:
+    assert classroom.status.get("visualize") == 0, "the commands before it failed"
+    blocks = [block for block in read(DOCS / f"{lesson}.md")[0] if "no-run" not in block.words]
+    printed = printed_by_python.get(lesson, "")
+    assert "Traceback (most recent call last)" not in printed, printed[-3000:]
+    assert printed or not any(block.language == "python" for block in blocks)
     for block, follower in pairwise(blocks):
         if block.language == "python" and follower.language == "text" and "no-check" not in follower.words:
-            missing = missing_lines(follower.text, result.stdout, scores="scores" in follower.words)
-            assert not missing, f"{lesson}.md line {follower.line} shows {missing}, but this came:\n{result.stdout}"
+            missing = missing_lines(follower.text, printed, scores="scores" in follower.words)
+            assert not missing, f"{lesson}.md line {follower.line} shows {missing}, but this came:\n{printed}"

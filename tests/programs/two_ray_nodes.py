@@ -1,9 +1,8 @@
-"""A Ray cluster of two nodes on this machine: run a command on it and kill something in the middle, or nothing.
+"""A Ray cluster of two nodes on this machine: run a command on it and kill something in the middle.
 
-Used by test_remote_trainings.py: `two_ray_nodes node|driver|one OUT CUSTOMCNN-ARGUMENTS...`. It waits for the
+Used by test_remote_trainings.py: `two_ray_nodes node|driver OUT CUSTOMCNN-ARGUMENTS...`. It waits for the
 second node to have ended an epoch of a training, kills the node or the command, and lets the command end, after the
-latter with --resume. With `one` there is no second node, and nothing is killed. Its last
-line is the JSON of what was there at the end.
+latter with --resume. Its last line is the JSON of what was there at the end.
 """
 
 import json
@@ -16,10 +15,10 @@ from tests.support.jobs import SECOND, two_nodes
 
 
 def main(kill: str, out: Path, line: list[str]) -> None:
-    with two_nodes(1, second=kill != "one") as (cluster, second):
+    with two_nodes(1) as (cluster, second):
         line = [sys.executable, "-m", "customcnn", *line, "--out", str(out), "--on", cluster.address]
         command = start(line)
-        killed = "" if kill == "one" else wait(command, out)
+        killed = wait(command, out)
         if kill == "node":
             cluster.remove_node(second, allow_graceful=False)
         if kill == "driver":

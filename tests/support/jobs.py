@@ -54,8 +54,8 @@ SECOND = "127.0.0.2"
 
 
 @contextmanager
-def two_nodes(processors, second=True):
-    """Start a Ray cluster of two nodes on loopback, or of one; give it and the second. Ray is not imported before."""
+def two_nodes(processors):
+    """Start a Ray cluster of two nodes on loopback; give it and the second. Ray is not imported before."""
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ |= {"CUDA_VISIBLE_DEVICES": "", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
     from ray.cluster_utils import Cluster
@@ -63,7 +63,7 @@ def two_nodes(processors, second=True):
     node = {"num_cpus": processors, "include_dashboard": False, "object_store_memory": 100_000_000}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "node_ip_address": "127.0.0.1"})
     try:
-        yield cluster, cluster.add_node(**node, node_ip_address=SECOND) if second else None
+        yield cluster, cluster.add_node(**node, node_ip_address=SECOND)
     finally:
         cluster.shutdown()
 

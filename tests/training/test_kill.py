@@ -18,7 +18,7 @@ from tests.support.folders import contents, stamps
 
 pytestmark = pytest.mark.kill
 
-KILLS = 20
+KILLS = 10
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def wait_for_group(process, seconds=20):
 
 
 def moments(seed):
-    """Return a random moment in each twentieth of a run, shuffled: shares of its duration."""
+    """Return a random moment in each of as many equal shares of a run, shuffled: shares of its duration."""
     rng = random.Random(seed)
     shares = [(i + rng.random()) / KILLS for i in range(KILLS)]
     rng.shuffle(shares)

@@ -364,11 +364,12 @@ def test_on_the_other_backends(backend):
 
 
 @pytest.mark.backend
-def test_every_network_of_the_table_on_torch():
+def test_networks_of_the_table_on_torch():
     """On JAX it takes ten times as long, compiling: KERAS_BACKEND=jax does it by hand."""
     pytest.importorskip("torch")
-    chosen = ["-m", "", "-k", "network_of_the_table and not on_torch"]
+    names = ("alexnet", "googlenet", "efficientnetb0", "convnexttiny")
+    chosen = ["-m", "", "-k", f"network_of_the_table and ({' or '.join(names)})"]
     command = [sys.executable, "-m", "pytest", "-q", *chosen, __file__]
     ran = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "torch"}, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-3000:]
-    assert f"{len(EVERY)} passed" in ran.stdout
+    assert f"{len(names)} passed" in ran.stdout
