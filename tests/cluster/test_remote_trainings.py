@@ -612,7 +612,11 @@ def test_ctrl_c_stops_all_trainings_and_leaves_what_can_be_resumed(data, local, 
     line = ["tune", str(data.root), "--recipe", str(found), "--out", str(out), "--on", "ray"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(
-        [sys.executable, "-m", "customcnn", *line], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "customcnn", *line],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # however the tests were started
     )
     while process.poll() is None and not [*out.glob("trial-*/history.csv")]:
         time.sleep(0.01)
