@@ -4,7 +4,6 @@ import colorsys
 import json
 import os
 import random
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, fields, replace
@@ -568,16 +567,6 @@ def test_layers_do_not_follow_the_habits_of_the_process() -> None:
     finally:
         keras.config.set_dtype_policy(policy)
         keras.config.set_image_data_format(order)
-
-
-@pytest.mark.backend
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_layers_on_every_backend(backend: str) -> None:
-    pytest.importorskip(backend)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "layers"]
-    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]
 
 
 # ---------------------------------------------------------------- albumentations

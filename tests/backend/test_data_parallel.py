@@ -30,8 +30,9 @@ from tests.support import ROOT
 from tests.support.errors import refused
 
 BACKENDS = ("tensorflow", "jax")
-RECIPE: dict[str, object] = {"model": "residual", "epochs": 2, "input_size": 48, "batch_size": 12, "seed": 3}
-RECIPE |= {"precision": "float32", "optimizer": "sgd", "dropout": 0.0}
+RECIPE: dict[str, object] = {"model": "residual", "epochs": 2, "input_size": 48, "batch_size": 15, "seed": 3}
+RECIPE |= {"precision": "float32", "optimizer": "sgd", "dropout": 0.0, "ema": 0.9}
+BATCH = RECIPE["batch_size"]
 
 
 def _divide(backend: str, count: int) -> None:
@@ -85,8 +86,7 @@ def trained(backend: str, data: Path, run: Path, count: int, **options: object) 
     assert done.returncode == 0, done.stderr[-3000:]
     with np.load(out) as found:
         told = found["told"].tolist()
-        size = options.get("batch_size", RECIPE["batch_size"])
-        assert (f"{count} devices share each batch of {size}." in told) == (count > 1)
+        assert (f"{count} devices share each batch of {BATCH}." in told) == (count > 1)
         number = len([key for key in found.files if key.startswith("arr_")])
         return json.loads(str(found["history"])), [found[f"arr_{place}"] for place in range(number)]
 
@@ -112,27 +112,32 @@ def parts(tmp_path_factory) -> Path:
 # ---------------------------------------------------------------- trainings
 
 
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def alone(backend, parts, tmp_path_factory) -> tuple[list[Any], list[np.ndarray]]:
+    """What one device comes to."""
+    return trained(backend, parts, tmp_path_factory.mktemp("one") / "alone", 1)
+
+
 @pytest.mark.backend
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_three_devices_come_to_what_one_comes_to(backend, parts, tmp_path):
+def test_three_devices_come_to_what_one_comes_to(backend, parts, alone, tmp_path):
     """The last batch of 8 images does not divide among three devices."""
     # Not of 2: batch normalisation keeps the signs of their differences, and magnifies rounding.
-    options = {"batch_size": 15}
-    assert len(scan(parts).part("train").records) % 15 == 8
-    alone = trained(backend, parts, tmp_path / "alone", 1, **options)
-    shared = trained(backend, parts, tmp_path / "shared", 3, **options)
+    assert len(scan(parts).part("train").records) % BATCH == 8
+    shared = trained(backend, parts, tmp_path / "shared", 3)
     # On TensorFlow the mean that is printed weighs the last batch's images otherwise; what is trained does not.
     compare(alone, shared, loss=0.05 if backend == "tensorflow" else 1e-5)
 
 
 @pytest.mark.backend
 @pytest.mark.kill
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_run_goes_on_with_another_number_of_devices(backend, parts, tmp_path):
-    options: dict[str, object] = {"batch_size": 8, "ema": 0.9}
-    alone = trained(backend, parts, tmp_path / "alone", 1, **options)
-    trained(backend, parts, tmp_path / "begun", 2, epochs=1, **options)
-    compare(alone, trained(backend, parts, tmp_path / "begun", 1, **options), loss=1e-5)
+def test_a_run_goes_on_with_another_number_of_devices(backend, parts, alone, tmp_path):
+    trained(backend, parts, tmp_path / "begun", 3, epochs=1)
+    compare(alone, trained(backend, parts, tmp_path / "begun", 1), loss=0.05 if backend == "tensorflow" else 1e-5)
 
 
 # ---------------------------------------------------------------- what is asked for

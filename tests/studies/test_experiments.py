@@ -344,18 +344,24 @@ def test_percentages_become_shares():
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_every_recipe_takes_a_step(path):
     """At a small input and from random weights. Recipes that differ in what no step knows share one."""
+    from customcnn.augmentation import make_transform
+
     changes = {"weights": "none", "device": "cpu"}
     recipe = read_space(path, changes).recipe({}) if path in SEARCHES else load_recipe(path, changes)
     side = max(get_spec(recipe.model).minimum_size, 32)
     smaller = replace(recipe, input_size=side, center_crop=side if recipe.center_crop else 0)
-    same = {key: getattr(Recipe(), key) for key in ("epochs", "seed", "monitor", "patience", "sampling", "schedule")}
+    usual = Recipe()
+    unknown = ("epochs", "seed", "monitor", "patience", "sampling", "schedule", "augmentation", "learning_rate", "keep")
+    same = {key: getattr(usual, key) for key in (*unknown, "statistics")}
+    images = np.random.default_rng(1).integers(0, 256, (4, side, side, 3), dtype=np.uint8)
+    images = np.asarray(make_transform(recipe.augmentation)(images, (0, 0, 0)))
+    assert images.shape == (4, side, side, 3) and np.isfinite(images).all() and np.ptp(images) > 0
     assert step(replace(smaller, batch_size=4, **same), 4 if "blood-cells" in str(path) else 2)
 
 
 @cache
 def step(recipe: Recipe, classes: int) -> bool:
-    """Train a network for one step on augmented noise; tell whether its loss is a number and its weights move."""
-    from customcnn.augmentation import make_transform
+    """Train a network for one step on noise; tell whether its loss is a number and its weights move."""
     from customcnn.training.batches import targets
     from customcnn.training.classification import new_model
     from customcnn.training.optimizer import compile_model
@@ -364,8 +370,7 @@ def step(recipe: Recipe, classes: int) -> bool:
     model, _ = new_model(recipe, list("abcd"[:classes]), (side, side), "cpu", print)
     compile_model(model, recipe)
     model.run_eagerly = True  # a compiled step would take longer to make than it saves
-    images = np.random.default_rng(1).integers(0, 256, (4, side, side, 3), dtype=np.uint8)
-    images = np.asarray(make_transform(recipe.augmentation)(images, (0, 0, 0)))
+    images = np.random.default_rng(1).integers(0, 256, (4, side, side, 3)).astype("float32")
     labels = np.array([0, 1, 1, 1])  # as many of each would leave the biases where they are
     wanted = targets(labels, classes, model.output_shape[-1])
     before = model.get_layer("predictions").get_weights()

@@ -1,9 +1,5 @@
 """Activation maps: the layers that are shown, by hand, and the files and the page that show them."""
 
-import importlib.util
-import os
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -184,17 +180,6 @@ def test_a_network_without_maps_is_refused():
     model = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(image)), name="dense")
     with pytest.raises(CustomCNNError, match=r"^Activation maps need .* Received: the model 'dense', .* Choose .*\.$"):
         activation_maps(model, picture(4))
-
-
-@pytest.mark.backend
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_the_same_on_every_backend(backend):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    chosen = "maps or channels_first or network or kind"
-    command = [sys.executable, "-m", "pytest", "-q", "-k", chosen, __file__]
-    ran = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stdout[-3000:]
 
 
 def test_the_package_network(tmp_path):

@@ -23,7 +23,6 @@ from customcnn.runs.run_dir import RunDir
 from customcnn.runs.saved_model import ModelInfo, save_model
 from customcnn.visualize import KINDS, QUICK, Wanted, unique_names, visualize_run
 from customcnn.visualize.run import ON_DATA, STYLES
-from tests.support import ROOT
 from tests.support.errors import refused
 from tests.support.networks import COVERED
 
@@ -349,18 +348,6 @@ def test_every_network_of_the_table(name, data):
     for one in (one for some in excited.values() for one in some):
         for top, left, bottom, right in (peak.box for peak in one.peaks):
             assert 0 <= top < bottom <= size and 0 <= left < right <= size
-
-
-@pytest.mark.backend
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_on_the_other_backends(backend):
-    pytest.importorskip(backend)
-    files = [ROOT / f"tests/{name}.py" for name in ("visualize/test_top_activations", "explain/test_occlusion")]
-    chosen = "quick_kinds or data_alone or network_looks or residual"
-    command = [sys.executable, "-m", "pytest", "-q", "-k", chosen, *map(str, files), __file__]
-    ran = subprocess.run(command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stdout[-3000:]
-    assert " passed" in ran.stdout
 
 
 @pytest.mark.backend
