@@ -20,11 +20,13 @@ from customcnn.training.ensemble import soft_vote
 from tests.support.exports import SIZE, formats, make_images, make_run, pixels_of, shares
 from tests.support.networks import COVERED
 
-each_runtime = pytest.mark.parametrize("name", formats(runtimes=True))
-SLOW_BUT_ONE = [
-    name if name.values[0] == "onnx" else pytest.param(name.values[0], marks=[*name.marks, pytest.mark.backend])
-    for name in formats()
-]
+
+def quick_in_onnx(**which: bool) -> list[pytest.ParameterSet]:
+    """Return the formats; all but ONNX take long."""
+    return [
+        name if name.values[0] == "onnx" else pytest.param(name.values[0], marks=[*name.marks, pytest.mark.backend])
+        for name in formats(**which)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def calibrated(tmp_path_factory, images) -> RunDir:
     return run
 
 
-@each_runtime
+@pytest.mark.parametrize("name", quick_in_onnx(runtimes=True))
 def test_an_export_of_a_calibrated_run_says_what_keras_says(calibrated, images, name, tmp_path):
     export(calibrated, format=name)
     stored = open_exported(calibrated.best, name).metadata["calibration"]
@@ -123,7 +125,7 @@ def make_ensemble(path: Path, sizes: tuple[int, int]) -> RunDir:
     return run
 
 
-@pytest.mark.parametrize("name", SLOW_BUT_ONE)
+@pytest.mark.parametrize("name", quick_in_onnx())
 def test_an_ensemble_of_two_sizes(tmp_path, name):
     """The smaller member sees the image resized, by an operation that most formats lack."""
     written = export(make_ensemble(tmp_path / "run", (SIZE, SIZE + 13)), format=name)

@@ -20,9 +20,9 @@ CLIENTS, REQUESTS = 20, 2000
 
 NOISE = 1e-6  # of a probability, as in test_serve.py
 
-GROWTH = 40 * 2**20
-"""Bytes that the second half of the requests may add: what allocators keep varies, a leak of one in a hundred of the
-bodies that were sent would be ten times as much."""
+GROWTH = 100 * 2**20
+"""Bytes that the second half of the requests may add: what allocators keep varies by some 50 MiB; four of the forty
+large bodies that are sent in it would be more."""
 
 LARGE = bytes(30_000_000)
 
