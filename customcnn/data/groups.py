@@ -1,5 +1,6 @@
 """The group of every image: how a CSV names images and groups, and which names are known."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,8 +13,12 @@ GROUP_PATTERNS = {"cnmc": r"(?:^|/)UID_(H?\d+)_\d+_\d+_(?:all|hem)\b"}
 
 
 def group_key(group: str) -> str:
-    """Return what two spellings of one group have in common: `H3`, `h3` and `H3 ` are one subject."""
-    return composed(group.strip()).casefold()
+    """Return what two spellings of one group have in common: `H3`, `h3`, `H3 ` and a full-width `Ｈ3` are one subject.
+
+    Characters that take no room, such as the zero-width spaces of spreadsheets and web pages, do not count.
+    """
+    seen = "".join(char for char in unicodedata.normalize("NFKC", group) if unicodedata.category(char) != "Cf")
+    return unicodedata.normalize("NFKC", seen.strip().casefold())
 
 
 def unify(groups: Iterable[str]) -> list[str]:

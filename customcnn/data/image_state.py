@@ -1,14 +1,16 @@
 """What the files of the images were when a run began: it is resumed on the same, whatever their names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from customcnn.data.manifest import Manifest, fingerprint
+from customcnn.data.manifest import Manifest, Record, fingerprint
 from customcnn.errors import CustomCNNError
 from customcnn.io.atomic import sha256
+from customcnn.io.remote_path import Folder
 
 
 def image_state(data: Manifest) -> dict[str, str]:
@@ -41,6 +43,17 @@ def image_state_differs(data: Manifest, before: Any) -> bool:
     except CustomCNNError:
         return False
     return before.get("stamps") != stamps and _contents(data, stamps) not in ("", before["contents"])
+
+
+def with_hashes(records: Sequence[Record], root: Folder) -> list[Record]:
+    """Return records with the hash of each file: those that have none are read, where they lie on this machine."""
+    missing = [record for record in records if not record.sha256]
+    if not missing or not isinstance(root, Path):
+        return [*records]
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda record: sha256((root / record.path).read_bytes()), missing)
+        read = {record.path: replace(record, sha256=value) for record, value in zip(missing, found, strict=True)}
+    return [read.get(record.path, record) for record in records]
 
 
 @lru_cache(maxsize=8)

@@ -362,7 +362,7 @@ def with_group_pattern(manifest: Manifest, pattern: str) -> Manifest:
             f"Received: {show(pattern)}, which has {regex.groups}. Example: '_([0-9]+)_', or the name cnmc."
         )
     groups = {
-        record.path: sys.intern((match[1] or "").strip().upper())
+        record.path: sys.intern(composed((match[1] or "").strip()).upper())
         for record in manifest.records
         if (match := regex.search(record.path))
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from customcnn.backend import devices
+from customcnn.data.image_state import with_hashes
 from customcnn.data.leakage import DRAWN, Leakage, find_leakage, notes, run_notes
 from customcnn.data.manifest import Manifest, Record
 from customcnn.data.pack import Packed, find_pack, pack, stream
@@ -123,7 +124,9 @@ def evaluate(
         labels, predicted, info.classes, groups=groups, positive=positive, resamples=resamples
     )
     threshold = _threshold(info, data, name, rule or "youden", lambda some: outputs(some, "validation"))
-    leakage = find_leakage(trained_on(run, data), scored.records, name)
+    taught = trained_on(run, data)
+    known = any(record.sha256 for record in taught)
+    leakage = find_leakage(taught, with_hashes(scored.records, data.root) if known else scored.records, name)
     beside = notes(scored, leakage)
     if info.drawn and DRAWN not in beside:
         beside.append(DRAWN)

@@ -147,10 +147,10 @@ def _is_deep_tiff(image: Image.Image) -> bool:
 
 
 def _check_reduced(image: Image.Image, name: str | Folder) -> None:
-    """Refuse 12-bit colour in 16 bits: Pillow keeps the upper 8 bits of 16, and so four of them, nearly black."""
+    """Refuse 8 to 12-bit colour in 16 bits: Pillow keeps the upper 8 bits of 16, and so four of them or none."""
     bands = zip(image.getbands(), np.atleast_2d(image.getextrema()), strict=True)
-    if 0 < max(most for band, (_, most) in bands if band != "A") <= TWELVE_BITS >> 8:
-        raise BadImage(name, "16-bit colour of which only 12 bits are used: stretch it to the full range")
+    if max(most for band, (_, most) in bands if band != "A") <= TWELVE_BITS >> 8:
+        raise BadImage(name, "16-bit colour of which at most 12 bits are used: stretch it to the full range")
 
 
 def _load(image: Image.Image) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from customcnn.data.groups import unify
 from customcnn.data.leakage import find_leakage
-from customcnn.data.manifest import Manifest, Record, scan, with_group_file, with_known_groups
+from customcnn.data.manifest import Manifest, Record, scan, with_group_file, with_group_pattern, with_known_groups
 from tests.support.errors import refused
 
 IMAGES = ("all/1.bmp", "all/2.bmp", "hem/1.bmp")
@@ -24,6 +24,17 @@ def test_spellings_of_one_group_are_one():
     assert unify(["H3", "h3", "H3 ", "H4", "Zu\u0308rich", "z\u00fcrich", ""]) == ["H3"] * 3 + ["H4"] + [
         "Zu\u0308rich"
     ] * 2 + [""]
+
+
+@pytest.mark.parametrize("other", ["H1\u200b", "\ufeffh1", "\uff28\uff11", "H1\xa0"])
+def test_what_a_spreadsheet_adds_to_a_name_is_no_other_group(other):
+    assert unify(["H1", other]) == ["H1", "H1"]
+
+
+def test_a_pattern_composes_what_it_finds():
+    records = (Record("a/e\u0301_1.bmp", "a"), Record("a/\u00e9_2.bmp", "a"))
+    found = with_group_pattern(Manifest(Path("cells"), records), "/([^_/]+)_")
+    assert len({record.group for record in found.records}) == 1
 
 
 def test_a_subject_spelled_in_several_ways_stands_on_one_side(tmp_path):

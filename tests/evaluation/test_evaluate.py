@@ -154,6 +154,16 @@ def test_the_training_part_itself(run, data):
     assert "12 of 12 are files that it was trained on, byte for byte" in result.notes[0]
 
 
+def test_files_that_it_was_trained_on_are_found_without_hashes_and_under_other_names(run, data, tmp_path):
+    records = [record for record in data.part("train").records]
+    for number, record in enumerate(records):
+        place = tmp_path / "copies" / record.label / f"{number}.bmp"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes((data.root / record.path).read_bytes())
+    result = evaluate(run, scan(tmp_path / "copies"), out=tmp_path / "out", resamples=2)
+    assert result.leakage.identical_files == len(records)
+
+
 def test_a_score_that_chose_the_epoch_says_so(run, data):
     assert evaluate(run, data, part="validation", resamples=2).metrics["chosen_on_this_part"] is True
     assert evaluate(run, data, part="validation", weights="last", resamples=2).metrics["chosen_on_this_part"] is False
