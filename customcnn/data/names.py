@@ -19,11 +19,13 @@ SPLIT_NAMES = {
 
 LITTER = {
     # Windows
-    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "system volume information", "found.000"),
     # macOS, and the archives that it makes
-    *("__macosx", "icon\r"),
-    # Synology, and the root of an ext4 file system
-    *("@eadir", "#recycle", "lost+found"),
+    *("__macosx", "icon\r", "temporary items", "network trash folder"),
+    # Synology, QNAP, NetApp, and the root of an ext4 file system
+    *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "~snapshot", "lost+found"),
+    # Python
+    "__pycache__",
 }
 """Names, in lower case, that systems leave in folders. Names that begin with a dot are litter too."""
 

@@ -49,7 +49,13 @@ def test_photographs_of_one_name_in_two_formats_are_photographs(save):
     assert len(scan(root).records) == 5
 
 
-@pytest.mark.parametrize("name", ["1_mask.bmp", "1-Mask.png", "1.masks.tif", "1_segmentation.gif", "1_GT.bmp"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("1_mask.bmp", "1-Mask.png", "1.masks.tif", "1_segmentation.gif", "1_GT.bmp", "mask_1.bmp", "GT_1.bmp"),
+        *("1Mask.bmp", "1_mask_0.bmp", "1_mask1.bmp", "1_cell_mask.bmp", "1_cp_masks.png", "1_labels.bmp"),
+    ],
+)
 def test_a_name_tells_a_mask_where_the_picture_is_there(save, name):
     root = save("all/1.bmp", f"all/{name}", "hem/other_mask.bmp")
     assert find_masks(root, [f"all/{name}", "all/1.bmp", "hem/other_mask.bmp"]) == [

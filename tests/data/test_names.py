@@ -37,6 +37,7 @@ def test_a_path_before_the_split():
 
 def test_what_systems_leave_is_litter(tmp_path):
     left = [".DS_Store", "._1.bmp", "__MACOSX", "@eaDir", "#recycle", "lost+found", "$RECYCLE.BIN", "Icon\r"]
+    left += ["@Recycle", "~snapshot", "found.000", "Temporary Items", "__pycache__"]
     left += ["System Volume Information", "Thumbs.db", "THUMBS.DB", "desktop.ini", ".ipynb_checkpoints"]
     assert all(map(is_litter, left))
     assert not any(map(is_litter, ["all", "1.bmp", "MACOSX", "lost"]))
