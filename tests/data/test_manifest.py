@@ -240,7 +240,10 @@ cells = st.tuples(*[tricky] * 5)
 columns = tricky.filter(lambda name: name not in COLUMNS)
 
 
-@given(st.dictionaries(tricky, cells, max_size=5), st.lists(columns, unique=True, max_size=2))
+inside = tricky.filter(lambda path: not path.startswith(("/", "\\")) and ".." not in path and ":" not in path)
+
+
+@given(st.dictionaries(inside, cells, max_size=5), st.lists(columns, unique=True, max_size=2))
 def test_nothing_is_lost_in_the_csv(folder, rows, extra):
     found = [
         Record(path, *row[:4], dict(zip(extra, reversed(row), strict=False))) for path, row in sorted(rows.items())
