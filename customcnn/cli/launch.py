@@ -2,7 +2,7 @@
 
 import click
 
-from customcnn.cli.output import resumable, say
+from customcnn.cli.output import say, say_how_to_go_on
 
 ALLOWED = ("train",)
 
@@ -42,8 +42,12 @@ def launch(nodes: int, on: str, cpus: float, gpus: float | None, restarts: int, 
         raise click.UsageError(f"launch itself says where each process stands. Received: {', '.join(sorted(taken))}.")
     place = parse_place(on)
     assert place is not None
-    with resumable(None, True), connect(place):
-        run(words, Needs(nodes, cpus, gpus, restarts), out=click.echo, say=say)
+    try:
+        with connect(place):
+            run(words, Needs(nodes, cpus, gpus, restarts), out=click.echo, say=say)
+    except KeyboardInterrupt:
+        say_how_to_go_on("--resume")
+        raise
 
 
 COMMANDS = (launch,)

@@ -68,35 +68,37 @@ def say_place(what: str, path: object, as_json: bool) -> None:
 
 
 @contextmanager
-def resumable(mark: Path | None, resume: bool, *, flag: str = "--resume") -> Iterator[None]:
-    """After Ctrl-C say how to go on: with the command that was given, and --resume.
+def resumable(mark: Path, resume: bool) -> Iterator[None]:
+    """After Ctrl-C say how to go on, where there is something to go on with: with the same command and --resume.
 
     Args:
-        mark: the file that a call writes as soon as there is something to go on with; None: it always can.
+        mark: the file that a call writes as soon as there is something to go on with.
         resume: whether this call goes on itself; else a mark from before it is that of an older run.
-        flag: empty where the same command goes on by itself.
     """
     before = _stamp(mark)
     try:
         yield
     except KeyboardInterrupt:
-        words = click.get_current_context().find_root().obj
         now = _stamp(mark)
-        if words and (mark is None or (now and (resume or now != before))):
-            kept = [word for word in words if word not in ("--replace", "--resume")]
-            end = len(kept)
-            if "--" in kept and words[0] != "launch":  # behind its -- stands a command line of train
-                end = kept.index("--")
-            say(f"Go on with: {shlex.join(['customcnn', *kept[:end], *filter(None, [flag]), *kept[end:]])}")
+        if now and (resume or now != before):
+            say_how_to_go_on("--resume")
         raise
 
 
-def _stamp(path: Path | None) -> tuple[int, int] | None:
+def say_how_to_go_on(*flags: str) -> None:
+    """Print the command line that was given, with these flags in place of those that begin anew."""
+    words = click.get_current_context().find_root().obj
+    if words:
+        kept = [word for word in words if word not in ("--replace", "--resume")]
+        # Behind the -- of launch stands a command line of train, and the flags are its.
+        end = kept.index("--") if "--" in kept and words[0] != "launch" else len(kept)
+        say(f"Go on with: {shlex.join(['customcnn', *kept[:end], *flags, *kept[end:]])}")
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
     try:
-        status = path.stat() if path else None
+        status = path.stat()
     except OSError:
-        status = None
-    if status is None:
         return None
     return status.st_ino, status.st_mtime_ns
 

@@ -8,7 +8,7 @@ import click
 from customcnn.cli import completion
 from customcnn.cli.cluster_options import spread_options, spreading
 from customcnn.cli.data import FOLDER, workers_option
-from customcnn.cli.output import json_option, print_json, resumable, say, table
+from customcnn.cli.output import json_option, print_json, say, say_how_to_go_on, table
 from customcnn.progress import terminal
 
 if TYPE_CHECKING:
@@ -64,18 +64,22 @@ def reproduce(
 
     path, rows = find_study(study)
     out = out or Path("runs") / path.resolve().parent.name
-    with resumable(out, True, flag=""), spreading(on, cpus, gpus, data, out) as (spread, tell):
-        found = run_study(
-            read_study(path),
-            data,
-            out,
-            Changes(epochs or 0, limit or 0, settings, tuple(rows or only)),
-            workers=workers,
-            spread=spread,
-            progress=terminal,
-            say=tell,
-            tables=write_tables,
-        )
+    try:
+        with spreading(on, cpus, gpus, data, out) as (spread, tell):
+            found = run_study(
+                read_study(path),
+                data,
+                out,
+                Changes(epochs or 0, limit or 0, settings, tuple(rows or only)),
+                workers=workers,
+                spread=spread,
+                progress=terminal,
+                say=tell,
+                tables=write_tables,
+            )
+    except KeyboardInterrupt:
+        say_how_to_go_on()
+        raise
     if as_json:
         print_json(_as_dict(found, found.out / HTML))
     else:

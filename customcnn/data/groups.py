@@ -22,8 +22,8 @@ def group_key(group: str) -> str:
 
 
 def unify(groups: Iterable[str]) -> list[str]:
-    """Return the groups with one spelling each: the first one, without spaces around it."""
-    first: dict[str, str] = {}
+    """Return the groups with one spelling each: the first one, without spaces around it; "" stays unknown."""
+    first = {"": ""}
     return [first.setdefault(group_key(group), group.strip()) for group in groups]
 
 

@@ -1,6 +1,6 @@
 """What the files of the images were when a run began: it is resumed on the same, whatever their names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -10,7 +10,6 @@ from typing import Any
 from customcnn.data.manifest import Manifest, Record, fingerprint
 from customcnn.errors import CustomCNNError
 from customcnn.io.atomic import sha256
-from customcnn.io.remote_path import Folder
 
 
 def image_state(data: Manifest) -> dict[str, str]:
@@ -45,22 +44,31 @@ def image_state_differs(data: Manifest, before: Any) -> bool:
     return before.get("stamps") != stamps and _contents(data, stamps) not in ("", before["contents"])
 
 
-def with_hashes(records: Sequence[Record], root: Folder) -> list[Record]:
-    """Return records with the hash of each file: those that have none are read, where they lie on this machine."""
-    missing = [record for record in records if not record.sha256]
+def with_hashes(data: Manifest) -> list[Record]:
+    """Return the records of a manifest, each with the SHA-256 of its file.
+
+    Files of which the manifest has none are read where they lie on this machine; at an address they stay without.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    root = data.root
+    missing = tuple(record.path for record in data.records if not record.sha256)
     if not missing or not isinstance(root, Path):
-        return [*records]
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda record: sha256((root / record.path).read_bytes()), missing)
-        read = {record.path: replace(record, sha256=value) for record, value in zip(missing, found, strict=True)}
-    return [read.get(record.path, record) for record in records]
+        return [*data.records]
+    read = dict(zip(missing, _hashes(root, missing), strict=True))
+    return [replace(record, sha256=read.get(record.path, record.sha256)) for record in data.records]
 
 
 @lru_cache(maxsize=8)
 def _read(root: Path, paths: tuple[str, ...], stamps: str) -> str:
     """Return the hash of the files' bytes; the stamps tell whether those of an earlier call are the same."""
+    return _joined(_hashes(root, paths))
+
+
+def _hashes(root: Path, paths: tuple[str, ...]) -> tuple[str, ...]:
     with ThreadPoolExecutor() as pool:  # hashing frees Python's lock
-        return _joined(tuple(pool.map(lambda path: sha256((root / path).read_bytes()), paths)))
+        return tuple(pool.map(lambda path: sha256((root / path).read_bytes()), paths))
 
 
 def _contents(data: Manifest, stamps: str) -> str:

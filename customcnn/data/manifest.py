@@ -361,11 +361,9 @@ def with_group_pattern(manifest: Manifest, pattern: str) -> Manifest:
             "A group pattern has one capturing group, in round brackets. "
             f"Received: {show(pattern)}, which has {regex.groups}. Example: '_([0-9]+)_', or the name cnmc."
         )
-    groups = {
-        record.path: sys.intern(composed((match[1] or "").strip()).upper())
-        for record in manifest.records
-        if (match := regex.search(record.path))
-    }
+    matches = [(record.path, match) for record in manifest.records if (match := regex.search(record.path))]
+    found = unify((match[1] or "").upper() for _, match in matches)
+    groups = {path: sys.intern(group) for (path, _), group in zip(matches, found, strict=True)}
     return _with_groups(manifest, groups, f"A group pattern matches every path. Received: {show(pattern)}")
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from customcnn.backend import devices
-from customcnn.data.leakage import DRAWN, find_leakage, notes
+from customcnn.data.leakage import DRAWN, notes
 from customcnn.data.manifest import Manifest
 from customcnn.data.pack import Packed
 from customcnn.errors import CustomCNNError
-from customcnn.evaluation.evaluate import choose_part, decoded, label_numbers, predict_rows, require_known, trained_on
+from customcnn.evaluation.evaluate import choose_part, decoded, label_numbers, leakage_of, predict_rows, require_known
 from customcnn.inference.classifier import BATCH
 from customcnn.io import atomic
 from customcnn.metrics.bootstrap import numbered
@@ -112,7 +112,7 @@ def calibrate(
     positive = check_classes(info.classes, positive or info.positive or None)[1]
     scored, name = choose_part(data, part or ("validation" if data.parts else None))
     require_known(run, info, scored)
-    leakage = find_leakage(trained_on(run, data), scored.records, name)
+    leakage = leakage_of(run, data, scored, name)
     beside = notes(scored, leakage)
     if info.drawn and DRAWN not in beside:
         beside.append(DRAWN)

@@ -124,9 +124,7 @@ def evaluate(
         labels, predicted, info.classes, groups=groups, positive=positive, resamples=resamples
     )
     threshold = _threshold(info, data, name, rule or "youden", lambda some: outputs(some, "validation"))
-    taught = trained_on(run, data)
-    known = any(record.sha256 for record in taught)
-    leakage = find_leakage(taught, with_hashes(scored.records, data.root) if known else scored.records, name)
+    leakage = leakage_of(run, data, scored, name)
     beside = notes(scored, leakage)
     if info.drawn and DRAWN not in beside:
         beside.append(DRAWN)
@@ -243,7 +241,21 @@ def predict_rows(
     return np.concatenate(parts)
 
 
-def trained_on(run: RunDir, data: Manifest) -> list[Record]:
+def leakage_of(run: RunDir, data: Manifest, scored: Manifest, part: str) -> Leakage:
+    """Compare what a run was trained on with what it is scored on; files without a hash are read, see `with_hashes`.
+
+    Args:
+        run: a trained run.
+        data: the data as it was given, whose groups count.
+        scored: the part of it that is scored.
+        part: its name, for the warning.
+    """
+    trained = _trained_on(run, data)
+    hashed = any(record.sha256 for record in trained)
+    return find_leakage(trained, with_hashes(scored) if hashed else scored.records, part)
+
+
+def _trained_on(run: RunDir, data: Manifest) -> list[Record]:
     """Return the run's training images, with the groups that the data gives them where it holds the same files.
 
     The run may know other groups, or none: groups of two naming schemes can never be seen to be shared.

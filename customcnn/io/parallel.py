@@ -33,7 +33,7 @@ QUICK = 0.005
 SAFE_PATH = "PYTHONSAFEPATH"
 """Set in the environment, it keeps the working directory from the places where a new Python looks for modules."""
 
-_ENVIRONMENT = threading.RLock()
+_ENVIRONMENT_LOCK = threading.RLock()
 
 
 class Pool(Protocol):
@@ -215,6 +215,7 @@ def _submit(pool: Executor, function: Callable[[T], R], item: T) -> Future[R]:
 
 @contextmanager
 def _starting() -> Iterator[None]:
+    """Start workers meanwhile that import nothing from the working directory and are not there half at Ctrl-C."""
     with safe_path(), _ctrl_c_waits():
         yield
 
@@ -222,7 +223,7 @@ def _starting() -> Iterator[None]:
 @contextmanager
 def safe_path() -> Iterator[None]:
     """Let the Python processes started meanwhile import nothing from the working directory, which may hold anything."""
-    with _ENVIRONMENT:  # two threads at once would each restore what the other one set
+    with _ENVIRONMENT_LOCK:  # two threads at once would each restore what the other one set
         before = os.environ.get(SAFE_PATH)
         os.environ[SAFE_PATH] = "1"
         try:

@@ -240,7 +240,7 @@ cells = st.tuples(*[tricky] * 5)
 columns = tricky.filter(lambda name: name not in COLUMNS)
 
 
-inside = tricky.filter(lambda path: not path.startswith(("/", "\\")) and ".." not in path and ":" not in path)
+inside = tricky.filter(lambda path: not path.startswith("/") and ".." not in path.split("/"))
 
 
 @given(st.dictionaries(inside, cells, max_size=5), st.lists(columns, unique=True, max_size=2))

@@ -589,4 +589,5 @@ def test_twelve_bit_colour_in_sixteen_bits_is_refused_for_pillow_keeps_four_bits
         assert reason_of(deep_color(0, most)) == (
             "16-bit colour of which at most 12 bits are used: stretch it to the full range"
         )
+    assert reason_of(deep_color(0, 0)), "black cannot be told from 8 bits of which Pillow keeps none"
     assert rgb(deep_color(0, 65535)) == grey(0, 255)
