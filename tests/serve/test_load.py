@@ -16,13 +16,13 @@ from tests.support.served import Client, Files, Reply, bomb, cell, in_process, m
 pytest.importorskip("gradio")
 pytestmark = pytest.mark.browser
 
-CLIENTS, REQUESTS, ROUNDS = 20, 1000, 3
+CLIENTS, REQUESTS, ROUNDS = 20, 750, 4
 
 NOISE = 1e-6  # of a probability, as in test_serve.py
 
 GROWTH = 40 * 2**20
-"""Bytes that the last round of requests may add: what allocators keep grows until all threads have had large bodies,
-which takes two rounds; of the forty that each round sends, two that were kept would be more."""
+"""Bytes that the last two rounds may add to the more of the first two: what allocators keep grows in these, and goes up
+and down from then on. Of the sixty large bodies that two rounds send, two that stay would be more."""
 
 LARGE = bytes(30_000_000)
 
@@ -105,7 +105,7 @@ def test_three_thousand_requests_of_twenty_clients(tmp_path):
     assert sum(counts.values()) == ROUNDS * REQUESTS and answered > ROUNDS * REQUESTS / 2
     assert all(any(kind == name for kind, _ in counts) for name in STATUS)
     assert farthest < NOISE
-    assert sizes[-1] - sizes[-2] < GROWTH
+    assert sizes[-1] - max(sizes[:2]) < GROWTH
     log = (tmp_path / "log.txt").read_text()
     assert "Traceback" not in log and "Error" not in log and "passwd" not in log
 
